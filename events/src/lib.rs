@@ -1,0 +1,5 @@
+//! The vocabulary of the ledger. No I/O, no clock, no dice.
+
+pub mod address;
+pub mod reply;
+pub mod time;
