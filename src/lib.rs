@@ -1,1 +1,3 @@
-//! lib
+//! The program, as a library for its own binary and tests.
+
+pub mod decide;

@@ -1,0 +1,356 @@
+//! Commands: what happened outside or is wished. Nothing is decided yet. All dice were rolled before.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use crate::address::{Address, Domain};
+use crate::fact::account::{AccountSettings, Destination, DkimKey, Fold, RetrySchedule, TransportSettings};
+use crate::fact::attempt::{Session, TlsUsed};
+use crate::fact::job::{HoldMatch, QueueAction, QueueFilter};
+use crate::fact::submission::{BodyRef, Via};
+use crate::id::*;
+use crate::reply::{EnhancedCode, Reply};
+use crate::time::Timestamp;
+
+/// Something for the ledger to decide on. The name of a family and, below, what it asks.
+#[derive(Clone, Debug)]
+pub enum Command {
+    Submit(Box<Submit>),
+    StartAttempt(StartAttempt),
+    FinishAttempt(Box<FinishAttempt>),
+    /// The process or task that made this attempt is gone.
+    AbandonAttempt(AbandonAttempt),
+    Receive(Box<Receive>),
+    DeleteMessage(DeleteMessage),
+    Suppress(Suppress),
+    LiftSuppression(LiftSuppression),
+    Queue(QueueCommand),
+    AddHoldRule(AddHoldRule),
+    RemoveHoldRule(RemoveHoldRule),
+    AdvanceJob(AdvanceJob),
+    ConfigureAccount(Box<ConfigureAccount>),
+    RemoveAccount(RemoveAccount),
+    ConfigureDomain(ConfigureDomain),
+    RemoveDomain(RemoveDomain),
+    AddAddress(AddAddress),
+    RemoveAddress(RemoveAddress),
+    ConfigureTransport(ConfigureTransport),
+    RemoveTransport(RemoveTransport),
+    Expire(Expire),
+    AcceptClock(AcceptClock),
+}
+
+/// An Idempotency-Key and the request it came with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdempotencyKey {
+    /// Such as `Send`; a key is good for one method of one account.
+    pub method: &'static str,
+    pub key: String,
+    /// Of the parsed request.
+    pub request: Sha256,
+}
+
+/// A composed message, whose body is stored or comes with the command.
+#[derive(Clone, Debug)]
+pub struct Submit {
+    pub message: MessageUuid,
+    pub account: AccountName,
+    /// The address that was logged in with, as typed.
+    pub login: String,
+    pub via: Via,
+    pub client: Option<IpAddr>,
+    pub trace: Option<String>,
+    pub code_version: &'static str,
+    pub idempotency: Option<IdempotencyKey>,
+    /// The address in the From field; must be one of the account's.
+    pub from: Address,
+    pub reverse_path: Option<Address>,
+    /// No two equal; each with the text that the request had.
+    pub recipients: Vec<(Address, String)>,
+    /// One for each recipient, used if the login is a fromid login.
+    pub fromids: Vec<FromId>,
+    pub message_id: String,
+    pub subject: String,
+    pub extra: BTreeMap<String, String>,
+    pub body: BodyRef,
+    pub eight_bit: bool,
+    pub smtputf8: bool,
+    pub require_tls: Option<bool>,
+    pub future_release: Option<Timestamp>,
+    /// The copy for the Sent mailbox.
+    pub sent_copy: Option<BodyRef>,
+}
+
+/// Asks for leave to try these deliveries of one message now.
+#[derive(Clone, Debug)]
+pub struct StartAttempt {
+    pub attempt: AttemptId,
+    pub message: MessageUuid,
+    pub deliveries: Vec<DeliveryId>,
+    pub transport: TransportName,
+    pub started: Timestamp,
+}
+
+/// What became of one recipient in a transaction. Indices point into [`FinishAttempt::replies`] and
+/// [`FinishAttempt::errors`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecipientOutcome {
+    /// The final reply was positive, and the recipient had been accepted.
+    Accepted { reply: u16 },
+    /// A negative reply: to MAIL, RCPT, DATA or the content.
+    Rejected { reply: u16 },
+    /// We gave up before or between replies.
+    Local { permanent: bool, enhanced: Option<EnhancedCode>, error: u16 },
+    /// The connection broke after all content was sent: it may have been delivered.
+    Unknown { error: u16 },
+    /// The attempt was stopped before anything of this recipient's could have been accepted (a planned stop).
+    Untried { error: u16 },
+}
+
+/// An attempt ended.
+#[derive(Clone, Debug)]
+pub struct FinishAttempt {
+    pub attempt: AttemptId,
+    pub message: MessageUuid,
+    pub results: Vec<(DeliveryId, RecipientOutcome)>,
+    pub replies: Vec<Reply>,
+    pub errors: Vec<String>,
+    pub session: Session,
+    pub ended: Timestamp,
+    /// Seconds, -5 to 4 (a roll of dice): the contract's spread of the first wait, scaled with it.
+    pub jitter_s: i8,
+}
+
+#[derive(Clone, Debug)]
+pub struct AbandonAttempt {
+    pub attempt: AttemptId,
+    pub message: MessageUuid,
+    pub deliveries: Vec<DeliveryId>,
+    pub jitter_s: i8,
+}
+
+/// A message that was received in full.
+#[derive(Clone, Debug)]
+pub struct Receive {
+    pub body: BodyRef,
+    pub peer: Option<SocketAddr>,
+    pub helo: String,
+    pub tls: Option<TlsUsed>,
+    pub smtputf8: bool,
+    pub mail_from: Option<Address>,
+    /// Each with the account it was found to be for.
+    pub recipients: Vec<(Address, AccountName)>,
+    pub message_id: Option<String>,
+    pub from: Option<String>,
+    pub subject: Option<String>,
+}
+
+#[derive(Clone, Debug)]
+pub struct DeleteMessage {
+    pub account: AccountName,
+    pub msg_id: MsgId,
+    pub by: Author,
+}
+
+#[derive(Clone, Debug)]
+pub struct Suppress {
+    pub account: AccountName,
+    pub address: Address,
+    pub manual: bool,
+    pub reason: String,
+    pub by: Author,
+    pub idempotency: Option<IdempotencyKey>,
+}
+
+#[derive(Clone, Debug)]
+pub struct LiftSuppression {
+    pub account: AccountName,
+    pub address: Address,
+    pub by: Author,
+    pub idempotency: Option<IdempotencyKey>,
+}
+
+/// The same for many deliveries; becomes a job.
+#[derive(Clone, Debug)]
+pub struct QueueCommand {
+    pub filter: QueueFilter,
+    pub action: QueueAction,
+    pub by: Author,
+}
+
+#[derive(Clone, Debug)]
+pub struct AddHoldRule {
+    pub matching: HoldMatch,
+    pub by: Author,
+}
+
+#[derive(Clone, Debug)]
+pub struct RemoveHoldRule {
+    pub rule: HoldRuleId,
+    pub by: Author,
+}
+
+/// Do the next part of a job.
+#[derive(Clone, Debug)]
+pub struct AdvanceJob {
+    pub job: JobId,
+}
+
+/// A change of an account, or a new one. `None` leaves a setting as it is.
+#[derive(Clone, Debug)]
+pub struct ConfigureAccount {
+    pub account: AccountName,
+    /// Whether it must be new, or must exist.
+    pub create: bool,
+    pub change: AccountChange,
+    pub by: Author,
+}
+
+/// Settings to change; the inner `Option` of some is "unlimited" or "none".
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AccountChange {
+    pub full_name: Option<String>,
+    pub login_disabled: Option<bool>,
+    pub password: Option<SecretRef>,
+    pub fromid_logins: Option<Vec<Address>>,
+    pub keep_s: Option<u64>,
+    pub keep_contents: Option<bool>,
+    pub messages_per_day_max: Option<Option<u32>>,
+    pub first_time_recipients_per_day_max: Option<Option<u32>>,
+    pub quota_bytes: Option<Option<u64>>,
+    pub fold: Option<Fold>,
+    pub retry: Option<Option<RetrySchedule>>,
+}
+
+impl AccountChange {
+    pub fn apply(self, full_name: &mut String, settings: &mut AccountSettings) {
+        fn set<T>(to: &mut T, from: Option<T>) {
+            if let Some(value) = from {
+                *to = value;
+            }
+        }
+        set(full_name, self.full_name);
+        set(&mut settings.login_disabled, self.login_disabled);
+        set(&mut settings.fromid_logins, self.fromid_logins);
+        set(&mut settings.keep_s, self.keep_s);
+        set(&mut settings.keep_contents, self.keep_contents);
+        set(&mut settings.messages_per_day_max, self.messages_per_day_max);
+        set(&mut settings.first_time_recipients_per_day_max, self.first_time_recipients_per_day_max);
+        set(&mut settings.quota_bytes, self.quota_bytes);
+        set(&mut settings.fold, self.fold);
+        set(&mut settings.retry, self.retry);
+        settings.password = self.password.or(settings.password);
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct RemoveAccount {
+    pub account: AccountName,
+    pub by: Author,
+}
+
+/// A change of a domain, or a new one.
+#[derive(Clone, Debug)]
+pub struct ConfigureDomain {
+    pub domain: Domain,
+    /// Whether it must be new, or must exist.
+    pub create: bool,
+    pub change: DomainChange,
+    pub by: Author,
+}
+
+/// Settings to change; `None` leaves one as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DomainChange {
+    pub disabled: Option<bool>,
+    pub separators: Option<Vec<char>>,
+    pub localpart_case_sensitive: Option<bool>,
+    /// Selectors to add or replace, or with `None` to remove.
+    pub dkim: Vec<(Selector, Option<DkimKey>)>,
+    /// Selectors that shall sign or not.
+    pub dkim_signing: Vec<(Selector, bool)>,
+}
+
+#[derive(Clone, Debug)]
+pub struct RemoveDomain {
+    pub domain: Domain,
+    pub by: Author,
+}
+
+#[derive(Clone, Debug)]
+pub struct AddAddress {
+    pub address: Destination,
+    pub account: AccountName,
+    pub by: Author,
+}
+
+#[derive(Clone, Debug)]
+pub struct RemoveAddress {
+    pub address: Destination,
+    pub by: Author,
+}
+
+#[derive(Clone, Debug)]
+pub struct ConfigureTransport {
+    pub transport: TransportName,
+    pub settings: TransportSettings,
+    pub by: Author,
+}
+
+#[derive(Clone, Debug)]
+pub struct RemoveTransport {
+    pub transport: TransportName,
+    pub by: Author,
+}
+
+/// Forget what is over, at most 1,000 rows of it.
+#[derive(Clone, Debug)]
+pub struct Expire {
+    /// Nothing that is kept ends before this time: where the scans begin.
+    pub from: Timestamp,
+}
+
+/// The clock differs from the last record's time by more than is allowed, and this is right.
+#[derive(Clone, Debug)]
+pub struct AcceptClock {
+    pub by: Author,
+}
+
+/// What a command that was accepted answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Done,
+    Submitted(Submitted),
+    Attempt(AttemptLeave),
+    Suppressed(SuppressionId),
+    HoldRule(HoldRuleId, JobId),
+    Job(JobId),
+    Received(Vec<MsgId>),
+    /// Whether there is more to do.
+    More(bool),
+}
+
+/// What was accepted; the same for a repeated request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Submitted {
+    pub message: MessageUuid,
+    pub message_id: String,
+    /// In the order of the recipients: as written in the request, number, fromid.
+    pub recipients: Vec<(String, DeliveryId, Option<FromId>)>,
+    /// It had been accepted before, with the same Idempotency-Key.
+    pub repeated: bool,
+}
+
+/// Which of the deliveries asked for may be tried now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttemptLeave {
+    /// With the recipient and its reverse-path.
+    pub recipients: Vec<LeaveRecipient>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaveRecipient {
+    pub id: DeliveryId,
+    pub address: Address,
+    pub reverse_path: Option<Address>,
+}

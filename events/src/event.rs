@@ -1,0 +1,135 @@
+//! The closed list of all kinds of facts.
+
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+use crate::fact::account::*;
+use crate::fact::attempt::*;
+use crate::fact::delivery::*;
+use crate::fact::expiry::*;
+use crate::fact::job::*;
+use crate::fact::ledger::*;
+use crate::fact::mailbox::*;
+use crate::fact::submission::*;
+use crate::fact::suppression::*;
+use crate::fact::{Fact, Subject};
+
+macro_rules! events {
+    ($($kind:ident $version:literal,)*) => {
+        /// A fact. Matches on it name every kind, so that a new kind breaks the build wherever it matters.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub enum Event {
+            $($kind($kind),)*
+        }
+
+        /// The names of all kinds, with the version that is written today.
+        pub const KINDS: &[(&str, u32)] = &[$((stringify!($kind), $version),)*];
+
+        impl Event {
+            /// The name of its kind in records.
+            pub fn kind(&self) -> &'static str {
+                match self {
+                    $(Event::$kind(_) => stringify!($kind),)*
+                }
+            }
+
+            /// The version of its kind that is written today.
+            pub fn version(&self) -> u32 {
+                match self {
+                    $(Event::$kind(_) => $version,)*
+                }
+            }
+
+            /// Whom its personal part is about; `None` if it has none.
+            pub fn subject(&self) -> Option<Subject> {
+                match self {
+                    $(Event::$kind(fact) => fact.subject(),)*
+                }
+            }
+
+            /// Appends `data` as JSON.
+            pub(crate) fn write_data(&self, out: &mut Vec<u8>) {
+                match self {
+                    $(Event::$kind(fact) => write_json(out, fact),)*
+                }
+            }
+
+            /// Appends the personal part as JSON: `null` if it was forgotten.
+            pub(crate) fn write_personal(&self, out: &mut Vec<u8>) {
+                match self {
+                    $(Event::$kind(fact) => write_json(out, &fact.personal()),)*
+                }
+            }
+
+            /// `None`: no such kind and version.
+            pub(crate) fn decode(
+                kind: &str,
+                version: u32,
+                data: &RawValue,
+                personal: Option<&RawValue>,
+            ) -> Option<Result<Event, serde_json::Error>> {
+                match (kind, version) {
+                    $((stringify!($kind), $version) => Some(decode(data, personal).map(Event::$kind)),)*
+                    _ => None,
+                }
+            }
+        }
+
+        $(impl From<$kind> for Event {
+            fn from(fact: $kind) -> Event {
+                Event::$kind(fact)
+            }
+        })*
+    };
+}
+
+events! {
+    LedgerCreated 1,
+    ClockStepped 1,
+    AccountConfigured 1,
+    AccountRemoved 1,
+    DomainConfigured 1,
+    DomainRemoved 1,
+    AddressAdded 1,
+    AddressRemoved 1,
+    TransportConfigured 1,
+    TransportRemoved 1,
+    MessageSubmitted 1,
+    AttemptStarted 1,
+    Delivered 1,
+    AttemptDeferred 1,
+    DeliveryFailed 1,
+    AttemptInDoubt 1,
+    DeliverySuppressed 1,
+    DeliveryCanceled 1,
+    DeliveryHeld 1,
+    DeliveryReleased 1,
+    DeliveryRescheduled 1,
+    WishNoted 1,
+    AddressSuppressed 1,
+    SuppressionLifted 1,
+    MessageReceived 1,
+    MessageDeleted 1,
+    HoldRuleAdded 1,
+    HoldRuleRemoved 1,
+    JobStarted 1,
+    JobAdvanced 1,
+    JobFinished 1,
+    Expired 1,
+}
+
+fn write_json<T: serde::Serialize>(out: &mut Vec<u8>, value: &T) {
+    serde_json::to_writer(out, value).expect("facts hold only what JSON can say, and a Vec takes all");
+}
+
+fn decode<F: Fact>(data: &RawValue, personal: Option<&RawValue>) -> Result<F, serde_json::Error> {
+    let mut fact: F = from_raw(data)?;
+    if let Some(personal) = personal {
+        fact.set_personal(from_raw(personal)?);
+    }
+    Ok(fact)
+}
+
+fn from_raw<T: DeserializeOwned>(raw: &RawValue) -> Result<T, serde_json::Error> {
+    serde_json::from_str(raw.get())
+}

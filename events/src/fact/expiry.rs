@@ -1,0 +1,46 @@
+//! Forgetting by age. Only these records make time pass for what is kept.
+
+use serde::{Deserialize, Serialize};
+
+use super::fact;
+use crate::id::{AccountName, DeliveryId, FromId, MessageUuid, Sha256};
+use crate::time::Timestamp;
+
+/// A finished delivery that is no longer listed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExpiredDelivery {
+    pub id: DeliveryId,
+    pub account: AccountName,
+    pub fromid: Option<FromId>,
+    pub keep_until: Timestamp,
+    pub message: MessageUuid,
+}
+
+/// A content that is no longer kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExpiredBody {
+    pub message: MessageUuid,
+    /// Octets.
+    pub size: u64,
+    /// The message's row goes as well, as no delivery of it is left.
+    pub row: bool,
+}
+
+/// An answer to a repeated request that is no longer kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExpiredKey {
+    pub key: Sha256,
+    pub until: Timestamp,
+}
+
+/// The keep periods of these are over.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expired {
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deliveries: Vec<ExpiredDelivery>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bodies: Vec<ExpiredBody>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub idempotency_keys: Vec<ExpiredKey>,
+}
+fact!(Expired);

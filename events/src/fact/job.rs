@@ -1,0 +1,107 @@
+//! Hold rules, and intents that touch more rows than one command may.
+
+use serde::{Deserialize, Serialize};
+
+use super::fact;
+use crate::address::Domain;
+use crate::id::{AccountName, Author, DeliveryId, HoldRuleId, JobId};
+use crate::time::Timestamp;
+
+/// Which deliveries a rule holds: those that agree with every field that is set; an empty one holds all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HoldMatch {
+    pub account: Option<AccountName>,
+    /// The domain of the reverse-path.
+    pub sender_domain: Option<Domain>,
+    pub recipient_domain: Option<Domain>,
+}
+
+/// From now on nothing that matches leaves. What is queued is put on hold by the job, without haste.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldRuleAdded {
+    pub rule: HoldRuleId,
+    pub matching: HoldMatch,
+    pub job: JobId,
+    pub by: Author,
+}
+fact!(HoldRuleAdded);
+
+/// The rule holds nothing more. What it held stays on hold until it is released.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldRuleRemoved {
+    pub rule: HoldRuleId,
+    pub by: Author,
+}
+fact!(HoldRuleRemoved);
+
+/// Which queued deliveries are meant: those that agree with every field that is set.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct QueueFilter {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ids: Vec<DeliveryId>,
+    pub account: Option<AccountName>,
+    pub sender_domain: Option<Domain>,
+    pub recipient_domain: Option<Domain>,
+    pub held: Option<bool>,
+    pub submitted_before: Option<Timestamp>,
+    pub submitted_after: Option<Timestamp>,
+    pub due_before: Option<Timestamp>,
+    pub due_after: Option<Timestamp>,
+}
+
+/// What is done with each of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum QueueAction {
+    Hold,
+    Release,
+    Cancel,
+    Fail,
+    /// Due at this time.
+    ScheduleAt(Timestamp),
+    /// Due this many seconds later than before.
+    ScheduleAdd(u32),
+}
+
+/// What a job does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Work {
+    /// Put what is queued and matches on hold.
+    ApplyHoldRule(HoldRuleId, HoldMatch),
+    /// Do the same with many deliveries.
+    Queue(QueueFilter, QueueAction),
+    /// Fail what the account has queued, forget its list and mailboxes, and then the account.
+    RemoveAccount(AccountName),
+}
+
+/// Something was asked for that touches many rows; it goes on, also after a crash, until it is finished.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobStarted {
+    pub job: JobId,
+    pub work: Work,
+    pub by: Author,
+}
+fact!(JobStarted);
+
+/// A job has come this far.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobAdvanced {
+    pub job: JobId,
+    /// Where it goes on, in hexadecimal: a key of the index that it walks.
+    pub cursor: String,
+    /// Rows it changed so far.
+    pub affected: u64,
+}
+fact!(JobAdvanced);
+
+/// A job is done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobFinished {
+    pub job: JobId,
+    /// Rows it changed.
+    pub affected: u64,
+}
+fact!(JobFinished);

@@ -1,0 +1,163 @@
+//! Records: facts as they stand in the log, each one line of JSON that names the hash of the line before.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::Write;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::event::Event;
+use crate::id::{Seq, Sha256};
+use crate::time::Timestamp;
+
+/// Version of the record format, said in record 1.
+pub const FORMAT: u32 = 1;
+
+/// A fact with its place in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    pub seq: Seq,
+    pub at: Timestamp,
+    /// Of the line of the record before, zeros for record 1.
+    pub prev: Sha256,
+    pub event: Event,
+}
+
+impl Record {
+    /// Appends the record's line, without line end, to `out`.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let (kind, version) = (self.event.kind(), self.event.version());
+        let Record { seq, at, prev, .. } = self;
+        write!(out, r#"{{"seq":{seq},"at":"{at}","kind":"{kind}","v":{version},"prev":"{prev}","data":"#)
+            .expect("a Vec takes all");
+        self.event.write_data(out);
+        match self.event.subject() {
+            None => out.extend_from_slice(br#","personal":{}}"#),
+            Some(subject) => {
+                write!(out, r#","personal":{{"{subject}":"#).expect("a Vec takes all");
+                self.event.write_personal(out);
+                out.extend_from_slice(b"}}");
+            }
+        }
+    }
+
+    pub fn to_line(&self) -> Vec<u8> {
+        let mut line = Vec::with_capacity(1024);
+        self.encode(&mut line);
+        line
+    }
+
+    /// Reads a line that [`Record::encode`] or an older version of it wrote. Unknown fields are passed over (they stay in the
+    /// line); an unknown kind is an error.
+    pub fn decode(line: &[u8]) -> Result<Record, Error> {
+        let envelope = Envelope::decode(line)?;
+        let personal = envelope.personal.values().next().copied();
+        let event = match Event::decode(&envelope.kind, envelope.v, envelope.data, personal) {
+            Some(Ok(event)) => event,
+            Some(Err(e)) => return Err(Error::Damaged { seq: Some(envelope.seq), why: e.to_string() }),
+            None => {
+                let (kind, version) = (envelope.kind.into_owned(), envelope.v);
+                return Err(Error::UnknownKind { seq: envelope.seq, kind, version });
+            }
+        };
+        Ok(Record { seq: envelope.seq, at: envelope.at, prev: envelope.prev, event })
+    }
+}
+
+/// A record's place and kind, without its fact.
+#[derive(Debug, Deserialize)]
+pub struct Envelope<'a> {
+    pub seq: Seq,
+    pub at: Timestamp,
+    #[serde(borrow)]
+    pub kind: std::borrow::Cow<'a, str>,
+    pub v: u32,
+    pub prev: Sha256,
+    #[serde(borrow)]
+    pub data: &'a RawValue,
+    /// By subject; `null` where it was forgotten.
+    #[serde(borrow)]
+    pub personal: BTreeMap<std::borrow::Cow<'a, str>, &'a RawValue>,
+}
+
+impl<'a> Envelope<'a> {
+    pub fn decode(line: &'a [u8]) -> Result<Envelope<'a>, Error> {
+        serde_json::from_slice(line).map_err(|e| Error::Damaged { seq: None, why: e.to_string() })
+    }
+}
+
+/// Why a line is no record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// The line is not what was written.
+    Damaged { seq: Option<Seq>, why: String },
+    /// A newer program wrote it; this one must not go on.
+    UnknownKind { seq: Seq, kind: String, version: u32 },
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Damaged { seq: Some(seq), why } => write!(f, "record {seq} is damaged: {why}"),
+            Error::Damaged { seq: None, why } => write!(f, "a record is damaged: {why}"),
+            Error::UnknownKind { seq, kind, version } => {
+                write!(f, "record {seq} is of kind {kind} version {version}, which only a newer program knows")
+            }
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fact::account::{AccountConfigured, AccountPersonal, AccountSettings};
+    use crate::id::{AccountName, Author};
+
+    fn record() -> Record {
+        Record {
+            seq: Seq(7),
+            at: Timestamp::from_secs(1),
+            prev: Sha256::ZERO,
+            event: AccountConfigured {
+                account: AccountName::new("mox").unwrap(),
+                settings: AccountSettings::default(),
+                by: Author::program(),
+                personal: Some(AccountPersonal { full_name: "Mox \"☺\"".to_owned() }),
+            }
+            .into(),
+        }
+    }
+
+    #[test]
+    fn round_trip() {
+        let line = record().to_line();
+        assert!(line.starts_with(br#"{"seq":7,"at":"1970-01-01T00:00:01.000000000Z","kind":"AccountConfigured","v":1,"#));
+        assert!(line.ends_with(r#""personal":{"account:mox":{"full_name":"Mox \"☺\""}}}"#.as_bytes()));
+        assert_eq!(Record::decode(&line), Ok(record()));
+    }
+
+    #[test]
+    fn a_forgotten_personal_part_reads_as_none() {
+        let line = String::from_utf8(record().to_line()).unwrap();
+        let forgotten = line.replace(r#"{"full_name":"Mox \"☺\""}"#, "null");
+        let Event::AccountConfigured(fact) = Record::decode(forgotten.as_bytes()).unwrap().event else { panic!() };
+        assert_eq!(fact.personal, None);
+        assert_eq!(fact.account.as_str(), "mox");
+    }
+
+    #[test]
+    fn unknown_fields_pass_and_unknown_kinds_stop() {
+        let line = String::from_utf8(record().to_line()).unwrap();
+        let more = line.replace(r#""data":{"#, r#""data":{"later":1,"#);
+        assert_eq!(Record::decode(more.as_bytes()), Ok(record()));
+        let newer = line.replace(r#""v":1"#, r#""v":2"#);
+        assert_eq!(
+            Record::decode(newer.as_bytes()).unwrap_err().to_string(),
+            "record 7 is of kind AccountConfigured version 2, which only a newer program knows"
+        );
+        assert!(matches!(Record::decode(&line.as_bytes()[..40]), Err(Error::Damaged { .. })));
+    }
+}

@@ -1,0 +1,117 @@
+//! Where rows are read and written: tables of keys and values, sorted by key. Folds and decisions see no more of a store.
+
+use std::fmt;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// One table for each projection, so that each can be dropped and rebuilt alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Table {
+    Accounts,
+    Deliveries,
+    Suppressions,
+    Fromids,
+    Mailboxes,
+    Timeline,
+    Usage,
+    Tally,
+}
+
+impl Table {
+    pub const ALL: [Table; 8] = [
+        Table::Accounts,
+        Table::Deliveries,
+        Table::Suppressions,
+        Table::Fromids,
+        Table::Mailboxes,
+        Table::Timeline,
+        Table::Usage,
+        Table::Tally,
+    ];
+}
+
+pub type Key = Vec<u8>;
+pub type Value = Vec<u8>;
+
+/// Reads rows. All reads of one value see the same moment.
+pub trait Rows {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Value>, Error>;
+
+    /// Rows with `start <= key < end`, in the order asked for, at most `limit`.
+    fn scan(&self, table: Table, start: &[u8], end: &[u8], order: Order, limit: usize)
+    -> Result<Vec<(Key, Value)>, Error>;
+}
+
+/// Writes rows; what was written is read back at once.
+pub trait RowsMut: Rows {
+    fn put(&mut self, table: Table, key: Key, value: Value);
+    fn remove(&mut self, table: Table, key: Key);
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    Ascending,
+    Descending,
+}
+
+/// A row as its projection understands it.
+pub fn read<T: DeserializeOwned>(rows: &(impl Rows + ?Sized), table: Table, key: &[u8]) -> Result<Option<T>, Error> {
+    match rows.get(table, key)? {
+        None => Ok(None),
+        Some(value) => parse(table, &value).map(Some),
+    }
+}
+
+pub fn parse<T: DeserializeOwned>(table: Table, value: &[u8]) -> Result<T, Error> {
+    serde_json::from_slice(value).map_err(|e| Error { table, why: e.to_string() })
+}
+
+pub(crate) fn write<T: Serialize>(rows: &mut (impl RowsMut + ?Sized), table: Table, key: Key, row: &T) {
+    let value = serde_json::to_vec(row).expect("rows hold only what JSON can say");
+    rows.put(table, key, value);
+}
+
+/// A key of several parts.
+pub fn key(parts: &[&[u8]]) -> Key {
+    parts.concat()
+}
+
+/// Where the keys end that begin with `prefix`.
+pub fn end_of(prefix: &[u8]) -> Key {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.last_mut() {
+        if *last < 0xff {
+            *last += 1;
+            return end;
+        }
+        end.pop();
+    }
+    // Every key begins with a letter, so an all-0xff prefix has no successor and none is needed.
+    vec![0xff; 9]
+}
+
+/// Rows under `prefix`, from its beginning.
+pub fn scan_prefix(
+    rows: &(impl Rows + ?Sized),
+    table: Table,
+    prefix: &[u8],
+    limit: usize,
+) -> Result<Vec<(Key, Value)>, Error> {
+    rows.scan(table, prefix, &end_of(prefix), Order::Ascending, limit)
+}
+
+/// A row cannot be read: the store failed or the bytes are not what a fold wrote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    pub table: Table,
+    pub why: String,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a row of {:?} cannot be read: {}", self.table, self.why)
+    }
+}
+
+impl std::error::Error for Error {}
