@@ -3,6 +3,7 @@
 
 pub mod address;
 pub mod command;
+pub mod draft;
 pub mod event;
 pub mod fact;
 pub mod id;

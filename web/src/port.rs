@@ -1,0 +1,173 @@
+//! What HTTP needs of the program. The program implements it; nothing here knows how.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use postledger_events::address::{Address, Domain};
+use postledger_events::command::{IdempotencyKey, Submitted};
+use postledger_events::draft::Draft;
+use postledger_events::fact::account::{DkimAlgorithm, TransportTls};
+use postledger_events::fact::submission::BodyRef;
+use postledger_events::id::{AccountName, Author, Selector, Seq, TransportName};
+use postledger_events::time::Timestamp;
+use postledger_events::{Answer, Command, Refusal};
+use postledger_projections::Rows;
+
+/// The program, as HTTP sees it.
+pub trait Port: Send + Sync + 'static {
+    /// Rows and records of one moment.
+    type View: View;
+
+    /// Checks a user name (an email address) and password. Counts failures of `client`, and takes as long for users that
+    /// do not exist.
+    fn login(&self, user: &str, password: &str, client: IpAddr) -> impl Future<Output = Result<Login, LoginError>> + Send;
+
+    /// Checks the password of the administrator, in the same way.
+    fn login_admin(&self, password: &str, client: IpAddr) -> impl Future<Output = Result<(), LoginError>> + Send;
+
+    /// Composes, signs and submits a message. When it returns `Ok`, the message is on disk.
+    fn send(&self, request: SendRequest) -> impl Future<Output = Result<Submitted, SendError>> + Send;
+
+    /// Says early whether `send` would be refused for its sender, recipients or limits; changes nothing.
+    fn preflight(&self, account: &AccountName, from: &Address, recipients: &[Address]) -> Result<(), Refusal>;
+
+    /// Lets the ledger decide on a command. When it returns `Ok`, what follows is on disk.
+    fn execute(&self, command: Command) -> impl Future<Output = Result<Answer, ExecuteError>> + Send;
+
+    /// Sets an account's password; the hash is made here and its value goes to the vault.
+    fn set_password(
+        &self,
+        account: &AccountName,
+        password: &str,
+        by: Author,
+    ) -> impl Future<Output = Result<(), ExecuteError>> + Send;
+
+    /// Adds or changes a next hop.
+    fn set_transport(&self, transport: NewTransport, by: Author) -> impl Future<Output = Result<(), ExecuteError>> + Send;
+
+    /// Makes a DKIM key and has the domain sign with it. Answers what to publish.
+    fn generate_dkim(
+        &self,
+        domain: &Domain,
+        selector: &Selector,
+        algorithm: DkimAlgorithm,
+        by: Author,
+    ) -> impl Future<Output = Result<String, ExecuteError>> + Send;
+
+    /// A view of all that is committed now. Cheap; reading from it may block on the disk.
+    fn view(&self) -> Self::View;
+
+    fn status(&self) -> Status;
+
+    /// What the machine's clock says.
+    fn now(&self) -> Timestamp;
+}
+
+/// Rows and records of one moment. Reads may block on the disk.
+pub trait View: Rows + Send + Sync + 'static {
+    /// The last record.
+    fn position(&self) -> Seq;
+
+    /// The line of a record; `None` if there is no such record.
+    fn record_line(&self, seq: Seq) -> Result<Option<Vec<u8>>, postledger_projections::Error>;
+
+    /// Lines of up to `limit` records after `after`.
+    fn lines_after(&self, after: Seq, limit: usize) -> Result<Vec<(Seq, Vec<u8>)>, postledger_projections::Error>;
+
+    /// The stored bytes of a message.
+    fn body(&self, body: &BodyRef) -> Result<Bytes, std::io::Error>;
+}
+
+/// Who logged in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Login {
+    pub account: AccountName,
+    /// As typed.
+    pub user: String,
+    pub address: Address,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LoginError {
+    /// Unknown user or wrong password.
+    BadCredentials,
+    /// Right, but this account may not log in.
+    Disabled,
+    /// Too many failures from this client.
+    TooMany { retry_after_s: u64 },
+    Unavailable(String),
+}
+
+/// A message to send, parsed.
+#[derive(Clone, Debug)]
+pub struct SendRequest {
+    pub login: Login,
+    pub client: Option<IpAddr>,
+    pub trace: Option<String>,
+    pub idempotency: Option<IdempotencyKey>,
+    pub draft: Draft,
+    /// To, Cc and Bcc in this order, no address twice, each as the request wrote it.
+    pub recipients: Vec<(Address, String)>,
+    pub extra: BTreeMap<String, String>,
+    pub require_tls: Option<bool>,
+    pub future_release: Option<Timestamp>,
+    pub save_sent: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SendError {
+    Refused(Refusal),
+    /// The draft cannot become a message.
+    Compose(ComposeFault, String),
+    /// The same Idempotency-Key is being worked on.
+    InFlight,
+    Unavailable(Unavailable),
+}
+
+/// Which of the contract's codes a composition fails with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ComposeFault {
+    MissingBody,
+    User,
+    MalformedMessageId,
+    TooLarge,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExecuteError {
+    Refused(Refusal),
+    InFlight,
+    Unavailable(Unavailable),
+}
+
+/// Nothing can be accepted now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unavailable {
+    /// Too much waits; try again soon.
+    Busy,
+    /// The ledger has stopped; the text says why and what to do.
+    Stopped(String),
+}
+
+/// A next hop, with its password in the clear.
+#[derive(Clone, Debug)]
+pub struct NewTransport {
+    pub name: TransportName,
+    pub host: String,
+    pub port: u16,
+    pub tls: TransportTls,
+    /// User name and password. `None`: no AUTH.
+    pub credentials: Option<(String, String)>,
+    pub connections_max: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// `Err` says why nothing is accepted.
+    pub accepting: Result<(), String>,
+    pub position: Seq,
+    /// Lists that are being rebuilt: name, and the record that they are as of.
+    pub lagging: Vec<(String, Seq)>,
+}
