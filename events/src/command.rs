@@ -324,7 +324,10 @@ pub enum Answer {
     Attempt(AttemptLeave),
     Suppressed(SuppressionId),
     HoldRule(HoldRuleId, JobId),
+    /// Too much for one command: a job does it.
     Job(JobId),
+    /// How many deliveries were changed.
+    Affected(u64),
     Received(Vec<MsgId>),
     /// Whether there is more to do.
     More(bool),

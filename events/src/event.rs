@@ -16,6 +16,7 @@ use crate::fact::{Fact, Subject};
 
 macro_rules! events {
     ($($kind:ident $version:literal,)*) => {
+        #[expect(clippy::large_enum_variant, reason = "events live one at a time; a box would cost an allocation each")]
         /// A fact. Matches on it name every kind, so that a new kind breaks the build wherever it matters.
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub enum Event {

@@ -134,7 +134,9 @@ mod tests {
     #[test]
     fn round_trip() {
         let line = record().to_line();
-        assert!(line.starts_with(br#"{"seq":7,"at":"1970-01-01T00:00:01.000000000Z","kind":"AccountConfigured","v":1,"#));
+        assert!(
+            line.starts_with(br#"{"seq":7,"at":"1970-01-01T00:00:01.000000000Z","kind":"AccountConfigured","v":1,"#)
+        );
         assert!(line.ends_with(r#""personal":{"account:mox":{"full_name":"Mox \"☺\""}}}"#.as_bytes()));
         assert_eq!(Record::decode(&line), Ok(record()));
     }

@@ -22,7 +22,9 @@ pub enum Refusal {
     TooManyRecipients,
     MessageLimit,
     RecipientLimit,
-    OverQuota { quota_bytes: u64 },
+    OverQuota {
+        quota_bytes: u64,
+    },
     FutureReleaseTooFar,
     /// The Idempotency-Key came with another request before.
     IdempotencyMismatch,
@@ -85,7 +87,11 @@ impl fmt::Display for Refusal {
                 write!(f, "nothing was sent: account over quota: max size {quota_bytes} bytes")
             }
             Refusal::FutureReleaseTooFar => {
-                write!(f, "scheduling delivery: date/time can not be further than {}h in the future", FUTURE_RELEASE_MAX_S / 3600)
+                write!(
+                    f,
+                    "scheduling delivery: date/time can not be further than {}h in the future",
+                    FUTURE_RELEASE_MAX_S / 3600
+                )
             }
             Refusal::IdempotencyMismatch => {
                 f.write_str("this Idempotency-Key was used with another request; use a new key for a new request")
@@ -94,7 +100,10 @@ impl fmt::Display for Refusal {
             Refusal::AccountGoing(account) => write!(f, "account {account} is being removed"),
             Refusal::InUse(by) => write!(f, "still in use: {by}"),
             Refusal::Damaged(what) => {
-                write!(f, "the ledger's rows are damaged ({what}); run `postledger verify --full`, then `postledger rebuild`")
+                write!(
+                    f,
+                    "the ledger's rows are damaged ({what}); run `postledger verify --full`, then `postledger rebuild`"
+                )
             }
         }
     }

@@ -1,9 +1,19 @@
 //! The meaning of the ledger: pure folds from records to rows, one file per projection. No I/O, no clock, no dice.
 
+pub mod accounts;
+pub mod books;
+pub mod deliveries;
+pub mod fromids;
+pub mod mailboxes;
 pub mod memory;
 pub mod rows;
+pub mod suppressions;
+pub mod tally;
+pub mod timeline;
+pub mod usage;
 
 use postledger_events::Record;
+use postledger_events::id::MessageUuid;
 
 pub use memory::Memory;
 pub use rows::{Error, Order, Rows, RowsMut, Table};
@@ -23,4 +33,30 @@ pub struct Projection {
 }
 
 /// All projections.
-pub const PROJECTIONS: &[Projection] = &[];
+pub const PROJECTIONS: &[Projection] = &[
+    Projection { name: "accounts", version: 1, table: Table::Accounts, decides: true, fold: accounts::fold },
+    Projection { name: "deliveries", version: 1, table: Table::Deliveries, decides: true, fold: deliveries::fold },
+    Projection {
+        name: "suppressions",
+        version: 1,
+        table: Table::Suppressions,
+        decides: true,
+        fold: suppressions::fold,
+    },
+    Projection { name: "fromids", version: 1, table: Table::Fromids, decides: false, fold: fromids::fold },
+    Projection { name: "mailboxes", version: 1, table: Table::Mailboxes, decides: true, fold: mailboxes::fold },
+    Projection { name: "timeline", version: 1, table: Table::Timeline, decides: false, fold: timeline::fold },
+    Projection { name: "usage", version: 1, table: Table::Usage, decides: true, fold: usage::fold },
+    Projection { name: "tally", version: 1, table: Table::Tally, decides: false, fold: tally::fold },
+];
+
+/// Applies a record to all projections.
+pub fn fold(record: &Record, rows: &mut dyn RowsMut) -> Result<(), Error> {
+    PROJECTIONS.iter().try_for_each(|projection| (projection.fold)(record, rows))
+}
+
+/// Whether something still needs the stored bytes of this name.
+pub fn is_body_live(rows: &(impl Rows + ?Sized), body: MessageUuid) -> Result<bool, Error> {
+    let submitted = deliveries::message(rows, body)?.is_some_and(|m| m.contents);
+    Ok(submitted || mailboxes::copies(rows, body)? > 0)
+}

@@ -39,8 +39,14 @@ pub trait Rows {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Value>, Error>;
 
     /// Rows with `start <= key < end`, in the order asked for, at most `limit`.
-    fn scan(&self, table: Table, start: &[u8], end: &[u8], order: Order, limit: usize)
-    -> Result<Vec<(Key, Value)>, Error>;
+    fn scan(
+        &self,
+        table: Table,
+        start: &[u8],
+        end: &[u8],
+        order: Order,
+        limit: usize,
+    ) -> Result<Vec<(Key, Value)>, Error>;
 }
 
 /// Writes rows; what was written is read back at once.

@@ -22,7 +22,12 @@ pub trait Port: Send + Sync + 'static {
 
     /// Checks a user name (an email address) and password. Counts failures of `client`, and takes as long for users that
     /// do not exist.
-    fn login(&self, user: &str, password: &str, client: IpAddr) -> impl Future<Output = Result<Login, LoginError>> + Send;
+    fn login(
+        &self,
+        user: &str,
+        password: &str,
+        client: IpAddr,
+    ) -> impl Future<Output = Result<Login, LoginError>> + Send;
 
     /// Checks the password of the administrator, in the same way.
     fn login_admin(&self, password: &str, client: IpAddr) -> impl Future<Output = Result<(), LoginError>> + Send;
@@ -45,7 +50,11 @@ pub trait Port: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), ExecuteError>> + Send;
 
     /// Adds or changes a next hop.
-    fn set_transport(&self, transport: NewTransport, by: Author) -> impl Future<Output = Result<(), ExecuteError>> + Send;
+    fn set_transport(
+        &self,
+        transport: NewTransport,
+        by: Author,
+    ) -> impl Future<Output = Result<(), ExecuteError>> + Send;
 
     /// Makes a DKIM key and has the domain sign with it. Answers what to publish.
     fn generate_dkim(
@@ -96,7 +105,9 @@ pub enum LoginError {
     /// Right, but this account may not log in.
     Disabled,
     /// Too many failures from this client.
-    TooMany { retry_after_s: u64 },
+    TooMany {
+        retry_after_s: u64,
+    },
     Unavailable(String),
 }
 

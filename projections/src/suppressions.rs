@@ -1,0 +1,187 @@
+//! Addresses that an account does not send to, and the last endings that decide about the next.
+//!
+//! Keys: `s` suppression, `k` the last ended deliveries of a recipient, `c` last number.
+
+use postledger_events::address::Address;
+use postledger_events::fact::suppression::{AddressSuppressed, Cause};
+use postledger_events::id::{AccountName, DeliveryId, RecipientKey, SuppressionId};
+use postledger_events::time::Timestamp;
+use postledger_events::{Event, Record};
+use serde::{Deserialize, Serialize};
+
+use crate::rows::{Error, Key, Order, Rows, RowsMut, Table, end_of, key, parse, read, write};
+
+const TABLE: Table = Table::Suppressions;
+/// Ended deliveries of a recipient that are remembered.
+pub const STREAK_MAX: usize = 3;
+/// Suppressions of one account that one list answers.
+pub const LIST_MAX: usize = 1_000_000;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SuppressionRow {
+    pub id: SuppressionId,
+    pub account: AccountName,
+    pub recipient: RecipientKey,
+    pub created: Timestamp,
+    pub manual: bool,
+    pub cause: Cause,
+    /// `None` if it was forgotten; the suppression stays.
+    pub personal: Option<SuppressedPerson>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SuppressedPerson {
+    pub base_address: String,
+    pub original_address: Address,
+    pub reason: String,
+}
+
+/// How a delivery ended, as far as it counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ending {
+    Delivered,
+    Failed,
+}
+
+/// The last ended deliveries of one recipient, oldest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Streak(pub Vec<(DeliveryId, Ending)>);
+
+impl Streak {
+    /// Failures at its end, with nothing delivered between.
+    pub fn failures(&self) -> usize {
+        self.0.iter().rev().take_while(|(_, ending)| *ending == Ending::Failed).count()
+    }
+}
+
+pub fn suppression(
+    rows: &(impl Rows + ?Sized),
+    account: &AccountName,
+    recipient: RecipientKey,
+) -> Result<Option<SuppressionRow>, Error> {
+    read(rows, TABLE, &suppression_key(account, recipient))
+}
+
+/// The list of an account, ordered by base address; what was forgotten comes last.
+pub fn list(rows: &(impl Rows + ?Sized), account: &AccountName) -> Result<Vec<SuppressionRow>, Error> {
+    let prefix = key(&[b"s", account.as_str().as_bytes(), &[0]]);
+    let found = rows.scan(TABLE, &prefix, &end_of(&prefix), Order::Ascending, LIST_MAX)?;
+    let mut list: Vec<SuppressionRow> = found.iter().map(|(_, v)| parse(TABLE, v)).collect::<Result<_, _>>()?;
+    list.sort_by(|a, b| sort_key(a).cmp(&sort_key(b)));
+    Ok(list)
+}
+
+/// At most `limit` entries of an account, in no order that means anything.
+pub fn some(rows: &(impl Rows + ?Sized), account: &AccountName, limit: usize) -> Result<Vec<SuppressionRow>, Error> {
+    let prefix = key(&[b"s", account.as_str().as_bytes(), &[0]]);
+    let found = rows.scan(TABLE, &prefix, &end_of(&prefix), Order::Ascending, limit)?;
+    found.iter().map(|(_, v)| parse(TABLE, v)).collect()
+}
+
+pub fn streak(rows: &(impl Rows + ?Sized), account: &AccountName, recipient: RecipientKey) -> Result<Streak, Error> {
+    Ok(read(rows, TABLE, &streak_key(account, recipient))?.unwrap_or_default())
+}
+
+/// The last number given out; 0 if none was.
+pub fn last_number(rows: &(impl Rows + ?Sized)) -> Result<u64, Error> {
+    Ok(read(rows, TABLE, b"c")?.unwrap_or(0))
+}
+
+pub(crate) fn fold(record: &Record, rows: &mut dyn RowsMut) -> Result<(), Error> {
+    match &record.event {
+        Event::AddressSuppressed(e) => suppress(record, e, rows),
+        Event::SuppressionLifted(e) => {
+            rows.remove(TABLE, suppression_key(&e.account, e.recipient));
+            rows.remove(TABLE, streak_key(&e.account, e.recipient));
+        }
+        Event::Delivered(e) => {
+            for d in &e.deliveries {
+                ended(rows, &e.account, d.recipient, d.id, Ending::Delivered)?;
+            }
+        }
+        Event::DeliveryFailed(e) => {
+            for d in e.deliveries.iter().filter(|d| d.problem.code != 0) {
+                ended(rows, &e.account, d.recipient, d.id, Ending::Failed)?;
+            }
+        }
+        Event::LedgerCreated(_)
+        | Event::ClockStepped(_)
+        | Event::AccountConfigured(_)
+        | Event::AccountRemoved(_)
+        | Event::DomainConfigured(_)
+        | Event::DomainRemoved(_)
+        | Event::AddressAdded(_)
+        | Event::AddressRemoved(_)
+        | Event::TransportConfigured(_)
+        | Event::TransportRemoved(_)
+        | Event::MessageSubmitted(_)
+        | Event::AttemptStarted(_)
+        | Event::AttemptDeferred(_)
+        | Event::AttemptInDoubt(_)
+        | Event::DeliverySuppressed(_)
+        | Event::DeliveryCanceled(_)
+        | Event::DeliveryHeld(_)
+        | Event::DeliveryReleased(_)
+        | Event::DeliveryRescheduled(_)
+        | Event::WishNoted(_)
+        | Event::MessageReceived(_)
+        | Event::MessageDeleted(_)
+        | Event::HoldRuleAdded(_)
+        | Event::HoldRuleRemoved(_)
+        | Event::JobStarted(_)
+        | Event::JobAdvanced(_)
+        | Event::JobFinished(_)
+        | Event::Expired(_) => {}
+    }
+    Ok(())
+}
+
+fn suppress(record: &Record, e: &AddressSuppressed, rows: &mut dyn RowsMut) {
+    let row = SuppressionRow {
+        id: e.id,
+        account: e.account.clone(),
+        recipient: e.recipient,
+        created: record.at,
+        manual: e.manual,
+        cause: e.cause.clone(),
+        personal: e.personal.as_ref().map(|p| SuppressedPerson {
+            base_address: p.base_address.clone(),
+            original_address: p.original_address.clone(),
+            reason: p.reason.clone(),
+        }),
+    };
+    write(rows, TABLE, suppression_key(&e.account, e.recipient), &row);
+    write(rows, TABLE, b"c".to_vec(), &e.id.0);
+}
+
+fn ended(
+    rows: &mut dyn RowsMut,
+    account: &AccountName,
+    recipient: RecipientKey,
+    id: DeliveryId,
+    ending: Ending,
+) -> Result<(), Error> {
+    let mut streak = streak(rows, account, recipient)?;
+    streak.0.push((id, ending));
+    if streak.0.len() > STREAK_MAX {
+        streak.0.remove(0);
+    }
+    write(rows, TABLE, streak_key(account, recipient), &streak);
+    Ok(())
+}
+
+fn sort_key(row: &SuppressionRow) -> (bool, &str, SuppressionId) {
+    match &row.personal {
+        Some(person) => (false, &person.base_address, row.id),
+        None => (true, "", row.id),
+    }
+}
+
+fn suppression_key(account: &AccountName, recipient: RecipientKey) -> Key {
+    key(&[b"s", account.as_str().as_bytes(), &[0], &recipient.0])
+}
+
+fn streak_key(account: &AccountName, recipient: RecipientKey) -> Key {
+    key(&[b"k", account.as_str().as_bytes(), &[0], &recipient.0])
+}
