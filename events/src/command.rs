@@ -313,6 +313,8 @@ pub struct Expire {
 /// The clock differs from the last record's time by more than is allowed, and this is right.
 #[derive(Clone, Debug)]
 pub struct AcceptClock {
+    /// The time of the last record.
+    pub from: Timestamp,
     pub by: Author,
 }
 

@@ -1,15 +1,34 @@
 //! Deciding: a command, the rows it reads, the policy and the time give events or a refusal. Pure.
 
+mod account;
+pub mod attempt;
+pub mod classify;
+mod domain;
+mod expire;
+mod job;
+mod mailbox;
+pub mod pseudonym;
+mod queue;
+mod retry;
+mod submit;
+mod suppression;
+mod transport;
+
+use std::sync::Arc;
+
 use postledger_events::event::Event;
 use postledger_events::fact::account::RetrySchedule;
+use postledger_events::fact::ledger::ClockStepped;
 use postledger_events::fact::submission::BodyRef;
 use postledger_events::id::{SecretId, Seq};
 use postledger_events::time::Timestamp;
 use postledger_events::{Answer, Command, Refusal};
-use postledger_projections::Rows;
+use postledger_projections::{Error, Rows};
+
+pub use submit::preflight;
 
 /// What the static configuration and the vault add to a decision.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Policy {
     /// Key of the pseudonyms of recipients.
     pub pepper: [u8; 32],
@@ -19,6 +38,8 @@ pub struct Policy {
     pub retry: RetrySchedule,
     /// All waits are divided by this (1, but for trials).
     pub retry_scale: u32,
+    /// What reply texts mean.
+    pub reply_rules: Arc<classify::Rules>,
 }
 
 /// The moment of a decision.
@@ -41,8 +62,49 @@ pub struct Decision {
     pub forget_bodies: Vec<BodyRef>,
 }
 
+impl Decision {
+    fn new(answer: Answer) -> Decision {
+        Decision { events: Vec::new(), answer, forget_secrets: Vec::new(), forget_bodies: Vec::new() }
+    }
+
+    fn done(event: impl Into<Event>) -> Decision {
+        Decision { events: vec![event.into()], ..Decision::new(Answer::Done) }
+    }
+}
+
 /// Decides; changes nothing.
 pub fn decide(command: &Command, rows: &dyn Rows, policy: &Policy, moment: Moment) -> Result<Decision, Refusal> {
-    let _ = (command, rows, policy, moment);
-    Err(Refusal::NoRecipients)
+    match command {
+        Command::Submit(c) => submit::submit(c, rows, policy, moment),
+        Command::StartAttempt(c) => attempt::start(c, rows, moment),
+        Command::FinishAttempt(c) => attempt::finish(c, rows, policy, moment),
+        Command::AbandonAttempt(c) => attempt::abandon(c, rows, policy, moment),
+        Command::Receive(c) => mailbox::receive(c, rows, policy),
+        Command::DeleteMessage(c) => mailbox::delete(c, rows),
+        Command::Suppress(c) => suppression::suppress(c, rows, policy, moment),
+        Command::LiftSuppression(c) => suppression::lift(c, rows, policy, moment),
+        Command::Queue(c) => queue::queue(c, rows, policy, moment),
+        Command::AddHoldRule(c) => queue::add_hold_rule(c, rows, policy),
+        Command::RemoveHoldRule(c) => queue::remove_hold_rule(c, rows),
+        Command::AdvanceJob(c) => job::advance(c, rows, moment),
+        Command::ConfigureAccount(c) => account::configure(c, rows),
+        Command::RemoveAccount(c) => account::remove(c, rows, policy),
+        Command::AddAddress(c) => account::add_address(c, rows),
+        Command::RemoveAddress(c) => account::remove_address(c, rows),
+        Command::ConfigureDomain(c) => domain::configure(c, rows),
+        Command::RemoveDomain(c) => domain::remove(c, rows),
+        Command::ConfigureTransport(c) => transport::configure(c, rows),
+        Command::RemoveTransport(c) => transport::remove(c, rows),
+        Command::Expire(c) => expire::expire(c, rows, moment),
+        Command::AcceptClock(c) => Ok(Decision::done(ClockStepped { from: c.from, to: moment.now, by: c.by.clone() })),
+    }
+}
+
+/// The number after `last`, within the range of this ledger.
+fn next_number(last: u64, ledger: u16) -> u64 {
+    (last + 1).max(postledger_events::id::first_number(ledger))
+}
+
+fn damaged(e: Error) -> Refusal {
+    Refusal::Damaged(e.to_string())
 }
