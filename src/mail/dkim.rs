@@ -439,3 +439,201 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Borrow;
+    use std::collections::HashMap;
+    use std::hash::Hash;
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+    use std::sync::Mutex;
+    use std::time::Instant;
+
+    use mail_auth::common::parse::TxtRecordParser;
+    use mail_auth::common::verify::DomainKey;
+    use mail_auth::hickory_resolver::config::{ResolverConfig, ResolverOpts};
+    use mail_auth::{
+        AuthenticatedMessage, DkimResult, MX, MessageAuthenticator, Parameters, RecordSet, ResolverCache, Txt,
+    };
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_secs(1_795_379_148);
+    /// 2100-01-01: the verifier asks the real time.
+    const EXPIRES: Timestamp = Timestamp::from_secs(4_102_444_800);
+
+    const MESSAGE: &str = "Received: from a by b; 1 Jan 2026 00:00:00 +0000\r\n\
+        From: \"Joe\"  <joe@football.example.com>\r\nTo: a@example.org,\r\n\tb@example.org\r\nSubject:  Is  dinner\r\n ready?\r\n\
+        List-Unsubscribe: <https://x.example/u>\r\nX-Other: x\r\nDate: 1 Jan 2026 00:00:00 +0000\r\n\r\n\
+        Hi.  \r\n\r\nWe lost\tthe \t game.\r\n\r\n\r\n";
+
+    /// Answers from what was put in, so that the verifier needs no network.
+    struct Fixed<K, V>(Mutex<HashMap<K, V>>);
+
+    impl<K: Hash + Eq, V: Clone> ResolverCache<K, V> for Fixed<K, V> {
+        fn get<Q>(&self, key: &Q) -> Option<V>
+        where
+            K: Borrow<Q>,
+            Q: Hash + Eq + ?Sized,
+        {
+            self.0.lock().unwrap().get(key).cloned()
+        }
+
+        fn remove<Q>(&self, key: &Q) -> Option<V>
+        where
+            K: Borrow<Q>,
+            Q: Hash + Eq + ?Sized,
+        {
+            self.0.lock().unwrap().remove(key)
+        }
+
+        fn insert(&self, key: K, value: V, _: Instant) {
+            self.0.lock().unwrap().insert(key, value);
+        }
+    }
+
+    /// What mail-auth says about each signature of the message, given the published keys.
+    async fn verify(records: &[(String, String)], message: &[u8]) -> Vec<bool> {
+        let key = |record: &str| Txt::DomainKey(DomainKey::parse(record.as_bytes()).unwrap().into());
+        let records = records.iter().map(|(name, record)| (name.as_str().into(), key(record))).collect();
+        let cache = Fixed::<Box<str>, Txt>(Mutex::new(records));
+        let resolver = MessageAuthenticator::new(ResolverConfig::default(), ResolverOpts::default()).unwrap();
+        let message = AuthenticatedMessage::parse(message).unwrap();
+        let parameters: Parameters<
+            '_,
+            _,
+            _,
+            Fixed<Box<str>, RecordSet<MX>>,
+            Fixed<Box<str>, RecordSet<Ipv4Addr>>,
+            Fixed<Box<str>, RecordSet<Ipv6Addr>>,
+            Fixed<IpAddr, RecordSet<Box<str>>>,
+        > = Parameters {
+            params: &message,
+            cache_txt: Some(&cache),
+            cache_mx: None,
+            cache_ptr: None,
+            cache_ipv4: None,
+            cache_ipv6: None,
+        };
+        resolver.verify_dkim(parameters).await.iter().map(|output| output.result() == &DkimResult::Pass).collect()
+    }
+
+    fn signer(selector: &str, key: SigningKey) -> Signer {
+        Signer::new(Domain::new("football.example.com").unwrap(), selector, key).unwrap()
+    }
+
+    fn records(signers: &[Signer]) -> Vec<(String, String)> {
+        let name = |signer: &Signer| format!("{}._domainkey.{}.", signer.selector(), signer.domain());
+        signers.iter().map(|signer| (name(signer), signer.key().public_key_record())).collect()
+    }
+
+    #[tokio::test]
+    async fn signatures_verify_until_something_changes() {
+        let signers = [Algorithm::RsaSha256, Algorithm::Ed25519Sha256]
+            .map(|algorithm| signer(algorithm.key_type(), SigningKey::generate(algorithm).unwrap()));
+        let signatures = String::from_utf8(sign(&signers, MESSAGE.as_bytes(), NOW, Some(EXPIRES)).unwrap()).unwrap();
+        assert!(signatures.lines().all(|line| line.len() <= 78), "{signatures}");
+        let signed = format!("{signatures}{MESSAGE}");
+        let records = records(&signers);
+        let check = async |message: String, expect: bool| {
+            assert_eq!(verify(&records, message.as_bytes()).await, [expect; 2], "{message}");
+        };
+        check(signed.clone(), true).await;
+        // Relaxed: blanks within lines and at the end of the body do not count, nor fields that are not signed.
+        check(format!("X-Before: 1\r\n{signed}\r\n\r\n"), true).await;
+        check(signed.replace("the \t game.", "the game. "), true).await;
+        check(signed.replace("X-Other: x", "X-Other: y"), true).await;
+        check(signed.replace("lost", "won"), false).await;
+        check(signed.replace("dinner", "lunch"), false).await;
+        // Oversigned: nothing can be added, whether the message had such a field or not.
+        for added in ["From", "Subject", "To", "Cc", "Date", "Reply-To", "List-Unsubscribe", "List-Unsubscribe-Post"] {
+            check(format!("{signatures}{added}: <x@example.org>\r\n{MESSAGE}"), false).await;
+            check(format!("{added}: <x@example.org>\r\n{signed}"), false).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn odd_bodies_verify() {
+        let signers = [signer("s", SigningKey::generate(Algorithm::Ed25519Sha256).unwrap())];
+        let records = records(&signers);
+        for body in ["", "\r\n", "\r\n\r\n", "a", " a\r\n", "\r\n\r\na", &"long line ".repeat(20_000)] {
+            let message = format!("From: <a@football.example.com>\r\n\r\n{body}");
+            let mut signed = sign(&signers, message.as_bytes(), NOW, None).unwrap();
+            signed.extend_from_slice(message.as_bytes());
+            assert_eq!(verify(&records, &signed).await, [true], "{:?}", &body[..body.len().min(40)]);
+        }
+    }
+
+    /// Lines of blanks at the end are empty lines (RFC 6376 §3.4.4, first a, then b), though not to mail-auth.
+    #[test]
+    fn blanks_at_the_end_of_the_body() {
+        let check =
+            |body: &[u8], same: &[u8]| assert_eq!(body_hash(body).as_ref(), body_hash(same).as_ref(), "{body:?}");
+        check(b"a\r\n \t\r\n", b"a\r\n");
+        check(b"a \r\n\r\n \r\nb\t", b"a\r\n\r\n\r\nb\r\n");
+        check(b" \r\n", b"");
+    }
+
+    /// RFC 8463, appendix A.
+    #[test]
+    fn the_vector_of_rfc_8463() {
+        const PKCS8_START: &str = "302e020100300506032b657004220420";
+        let seed = STANDARD.decode("nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=").unwrap();
+        let key = SigningKey::from_pkcs8_der(&[hex::decode(PKCS8_START).unwrap(), seed].concat()).unwrap();
+        assert_eq!(key.public_key_record(), "v=DKIM1; k=ed25519; p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=");
+        let message = b"From: Joe SixPack <joe@football.example.com>\r\n\
+            To: Suzie Q <suzie@shopping.example.net>\r\n\
+            Subject: Is dinner ready?\r\n\
+            Date: Fri, 11 Jul 2003 21:00:37 -0700 (PDT)\r\n\
+            Message-ID: <20030712040037.46341.5F8J@football.example.com>\r\n\r\n\
+            Hi.\r\n\r\nWe lost the game.  Are you hungry yet?\r\n\r\nJoe.\r\n";
+        let signature_field = b"DKIM-Signature: v=1; a=ed25519-sha256; c=relaxed/relaxed;\r\n \
+            d=football.example.com; i=@football.example.com;\r\n \
+            q=dns/txt; s=brisbane; t=1528637909; h=from : to :\r\n \
+            subject : date : message-id : from : subject : date;\r\n \
+            bh=2jUSOH9NhtVGCQWNr9BrIAPreKQjO6Sn7XIkfJVOzv8=;\r\n b=";
+        let (fields, body) = split(message);
+        assert_eq!(STANDARD.encode(body_hash(body)), "2jUSOH9NhtVGCQWNr9BrIAPreKQjO6Sn7XIkfJVOzv8=");
+        let header = header_context(&fields, ["from", "to", "subject", "date", "message-id"].into_iter());
+        assert_eq!(
+            STANDARD.encode(key.sign(finish(header, signature_field)).unwrap()),
+            "/gCrinpcQOoIfuHNQIbq4pgh9kyIK3AQUdt9OdqQehSwhEIug4D11BusFa3bT3FY5OsU7ZbnKELq+eXdp1Q1Dw=="
+        );
+    }
+
+    #[test]
+    fn keys_are_kept_and_read() {
+        for algorithm in [Algorithm::RsaSha256, Algorithm::Ed25519Sha256] {
+            let key = SigningKey::generate(algorithm).unwrap();
+            let der = key.to_pkcs8_der().unwrap();
+            let again = SigningKey::from_pkcs8_der(&der).unwrap();
+            assert_eq!((again.algorithm(), again.public_key_record()), (algorithm, key.public_key_record()));
+            let text = STANDARD.encode(&*der);
+            let pem = format!("-----BEGIN PRIVATE KEY-----\n{text}\n-----END PRIVATE KEY-----\n");
+            assert_eq!(SigningKey::from_pem(&pem).unwrap().public_key_record(), key.public_key_record());
+        }
+        assert_eq!(SigningKey::from_pkcs8_der(b"no key").err(), Some(Error::Key));
+        assert_eq!(SigningKey::from_pem("no key").err(), Some(Error::Key));
+    }
+
+    #[test]
+    fn refusals() {
+        let key = || SigningKey::generate(Algorithm::Ed25519Sha256).unwrap();
+        let domain = || Domain::new("example.org").unwrap();
+        for selector in ["", ".", "a..b", "-a", "a;b", "a b", "\u{e9}", "a\r\n"] {
+            assert_eq!(Signer::new(domain(), selector, key()).err(), Some(Error::Selector), "{selector:?}");
+        }
+        let signers = [Signer::new(domain(), "2026.key_1", key()).unwrap()];
+        assert_eq!(sign(&signers, b"To: a@b\r\n\r\nx", NOW, None), Err(Error::NoFrom));
+        assert_eq!(sign(&signers, b"", NOW, None), Err(Error::NoFrom));
+        assert_eq!(sign(&[], MESSAGE.as_bytes(), NOW, None), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn zone_lines() {
+        assert_eq!(zone_line("s._domainkey.a.", "v=DKIM1; p=x"), "s._domainkey.a. TXT \"v=DKIM1; p=x\"");
+        let long = "x".repeat(300);
+        let expect = format!("n. TXT ( \"{}\" \"{}\" )", "x".repeat(255), "x".repeat(45));
+        assert_eq!(zone_line("n.", &long), expect);
+    }
+}

@@ -258,7 +258,7 @@ fn write_original(out: &mut Vec<u8>, boundary: &str, dsn: &Dsn, charset: Charset
     out.extend_from_slice(b"\r\n");
     match form {
         OriginalForm::Ascii | OriginalForm::Global => out.extend_from_slice(header),
-        OriginalForm::Encoded => mime::base64_lines(out, header),
+        OriginalForm::Encoded | OriginalForm::EncodedBytes => mime::base64_lines(out, header),
     }
 }
 
@@ -269,13 +269,16 @@ enum OriginalForm {
     Global,
     /// What cannot stand in the notice as it is, such as UTF-8 for a reader that has not asked for it.
     Encoded,
+    /// What is no text in any charset that we know of.
+    EncodedBytes,
 }
 
 impl OriginalForm {
     fn of(header: &[u8], boundary: &str, charset: Charset) -> OriginalForm {
-        let can_stand = std::str::from_utf8(header).is_ok_and(|text| is_well_formed(text) && !text.contains(boundary));
+        let Ok(text) = std::str::from_utf8(header) else { return OriginalForm::EncodedBytes };
+        let can_stand = is_well_formed(text) && !text.contains(boundary);
         match charset {
-            Charset::Ascii if can_stand && header.is_ascii() => OriginalForm::Ascii,
+            Charset::Ascii if can_stand && text.is_ascii() => OriginalForm::Ascii,
             Charset::Utf8 if can_stand => OriginalForm::Global,
             Charset::Ascii | Charset::Utf8 => OriginalForm::Encoded,
         }
@@ -286,6 +289,8 @@ impl OriginalForm {
             OriginalForm::Ascii => "text/rfc822-headers",
             OriginalForm::Global => "message/global-headers",
             OriginalForm::Encoded => "text/rfc822-headers; charset=utf-8",
+            // RFC 1428 §3.
+            OriginalForm::EncodedBytes => "text/rfc822-headers; charset=unknown-8bit",
         }
     }
 
@@ -293,7 +298,7 @@ impl OriginalForm {
         match self {
             OriginalForm::Ascii => "7bit",
             OriginalForm::Global => "8bit",
-            OriginalForm::Encoded => "base64",
+            OriginalForm::Encoded | OriginalForm::EncodedBytes => "base64",
         }
     }
 }
@@ -371,4 +376,204 @@ fn pieces(word: &str, bytes_max: usize) -> impl Iterator<Item = &str> {
         rest = after;
         Some(piece)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use mail_parser::{MessageParser, MimeHeaders};
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_secs(1_795_379_148);
+
+    fn dsn<'a>(to: &'a Address, recipients: &'a [Recipient<'a>]) -> Dsn<'a> {
+        Dsn {
+            hostname: "mx.example",
+            to,
+            now: NOW,
+            message_id_random: [0; 16],
+            boundary_random: [0; 16],
+            arrival: NOW,
+            future_release: None,
+            envelope_id: None,
+            original_message_id: Some("<1@app.example>"),
+            original_header: b"From: <a@app.example>\r\nSubject: s\r\n\r\nbody\r\n",
+            original_smtputf8: false,
+            recipients,
+        }
+    }
+
+    fn recipient(address: &Address) -> Recipient<'_> {
+        Recipient {
+            address,
+            original: None,
+            action: Action::Failed,
+            status: EnhancedCode::new(5, 1, 1),
+            remote_mta: None,
+            reply: None,
+            error: "",
+            last_attempt: None,
+            will_retry_until: None,
+            next_attempts: &[],
+        }
+    }
+
+    fn text(dsn: &Dsn) -> String {
+        String::from_utf8(compose(dsn).message).unwrap()
+    }
+
+    #[test]
+    fn failed() {
+        let (to, gone) = (Address::parse("a@app.example").unwrap(), Address::parse("gone@b.example").unwrap());
+        let reply = Reply { code: 550, lines: vec!["5.1.1 no such user".to_owned(), "5.1.1 (really)".to_owned()] };
+        let recipients = [Recipient {
+            original: Some("rfc822;Gone@b.example"),
+            remote_mta: Some(("mx.b.example", Some("192.0.2.1".parse().unwrap()))),
+            reply: Some(&reply),
+            error: "mx.b.example said: no such user (550)",
+            last_attempt: Some(NOW),
+            ..recipient(&gone)
+        }];
+        let dsn = Dsn { envelope_id: Some("env-1"), future_release: Some("for;60"), ..dsn(&to, &recipients) };
+        let expect = "From: <postmaster@mx.example>
+To: <a@app.example>
+Subject: mail delivery failed
+Date: 22 Nov 2026 20:25:48 +0000
+Message-Id: <AAAAAAAAAAAAAAAAAAAAAA@mx.example>
+References: <1@app.example>
+In-Reply-To: <1@app.example>
+MIME-Version: 1.0
+Auto-Submitted: auto-replied
+Content-Type: multipart/report; report-type=delivery-status;
+\tboundary=\"=_AAAAAAAAAAAAAAAAAAAAAA_d\"
+
+--=_AAAAAAAAAAAAAAAAAAAAAA_d
+Content-Type: text/plain; charset=us-ascii
+Content-Transfer-Encoding: 7bit
+
+Delivery has failed permanently for your email to:
+
+\tgone@b.example
+
+No further deliveries will be attempted.
+
+Error during the last delivery attempt:
+
+\tmx.b.example said: no such user (550)
+
+
+--=_AAAAAAAAAAAAAAAAAAAAAA_d
+Content-Type: message/delivery-status
+Content-Transfer-Encoding: 7bit
+
+Original-Envelope-Id: env-1
+Reporting-MTA: dns; mx.example
+Arrival-Date: 22 Nov 2026 20:25:48 +0000
+Future-Release-Request: for;60
+
+Original-Recipient: rfc822;Gone@b.example
+Final-Recipient: rfc822; gone@b.example
+Action: failed
+Status: 5.1.1 (mx.b.example said: no such user [550])
+Remote-MTA: dns; mx.b.example (192.0.2.1)
+Diagnostic-Code: smtp; 550 5.1.1 no such user 5.1.1 (really)
+Last-Attempt-Date: 22 Nov 2026 20:25:48 +0000
+
+--=_AAAAAAAAAAAAAAAAAAAAAA_d
+Content-Type: text/rfc822-headers
+Content-Transfer-Encoding: 7bit
+
+From: <a@app.example>
+Subject: s
+
+--=_AAAAAAAAAAAAAAAAAAAAAA_d--
+";
+        assert_eq!(text(&dsn), expect.replace('\n', "\r\n"));
+    }
+
+    #[test]
+    fn delayed() {
+        let (to, slow) = (Address::parse("a@app.example").unwrap(), Address::parse("slow@b.example").unwrap());
+        let next = [NOW, Timestamp::from_secs(NOW.as_secs() + 7200)];
+        let recipients = [Recipient {
+            action: Action::Delayed,
+            status: EnhancedCode::new(4, 4, 1),
+            error: "connection refused",
+            will_retry_until: Some(next[1]),
+            next_attempts: &next,
+            ..recipient(&slow)
+        }];
+        let text = text(&dsn(&to, &recipients)).replace("\r\n", "\n");
+        assert!(text.contains("\nSubject: mail delivery delayed\n"), "{text}");
+        assert!(
+            text.contains("again at:\n\n\t22 Nov 2026 20:25:48 +0000\n\t22 Nov 2026 22:25:48 +0000\n\nIf all"),
+            "{text}"
+        );
+        assert!(text.contains("\nAction: delayed\nStatus: 4.4.1 (connection refused)\n"), "{text}");
+        assert!(text.contains("\nWill-Retry-Until: 22 Nov 2026 22:25:48 +0000\n"), "{text}");
+    }
+
+    #[test]
+    fn smtputf8_originals() {
+        let (to, gone) = (Address::parse("\u{e4}@app.example").unwrap(), Address::parse("\u{fc}@b.example").unwrap());
+        let recipients = [recipient(&gone)];
+        let header = "Subject: \u{263a}\r\n".as_bytes();
+        let composed = compose(&Dsn { original_header: header, original_smtputf8: true, ..dsn(&to, &recipients) });
+        assert!(composed.smtputf8 && composed.eight_bit);
+        let text = String::from_utf8(composed.message).unwrap();
+        assert!(
+            text.contains("\r\nContent-Type: message/global-delivery-status\r\nContent-Transfer-Encoding: 8bit\r\n")
+        );
+        assert!(text.contains("\r\nFinal-Recipient: utf-8; \u{fc}@b.example\r\n"));
+        assert!(text.contains("\r\nContent-Type: message/global-headers\r\n"));
+        assert!(text.contains("\r\n\r\nSubject: \u{263a}\r\n\r\n--"));
+    }
+
+    #[test]
+    fn headers_that_cannot_stand_are_encoded() {
+        let to = Address::parse("a@app.example").unwrap();
+        let recipients = [recipient(&to)];
+        let long = format!("X: {}\r\n", "x".repeat(1000));
+        let boundary = b"X: =_AAAAAAAAAAAAAAAAAAAAAA_d\r\n";
+        for header in
+            ["Subject: \u{263a}\r\n".as_bytes(), b"X: \xff\r\n", b"X: a\rb\r\n", b"X: a\n", long.as_bytes(), boundary]
+        {
+            let composed = compose(&Dsn { original_header: header, ..dsn(&to, &recipients) });
+            assert!(!composed.eight_bit);
+            let mut encoded = b"base64\r\n\r\n".to_vec();
+            mime::base64_lines(&mut encoded, header);
+            let text = String::from_utf8(composed.message).unwrap();
+            assert!(text.contains(std::str::from_utf8(&encoded).unwrap()), "{text}");
+        }
+    }
+
+    /// What a remote host says can neither add a field nor end a part.
+    #[test]
+    fn nothing_can_be_injected() {
+        let to = Address::parse("a@app.example").unwrap();
+        let evil = "x\r\nAction: delivered\r\n\r\n--=_guess_d\r\n(\u{263a}) ".repeat(100);
+        let reply = Reply { code: 550, lines: vec![evil.clone(), "y".repeat(5000)] };
+        let recipients = [Recipient {
+            original: Some(&evil),
+            remote_mta: Some((&evil, None)),
+            reply: Some(&reply),
+            error: &evil,
+            ..recipient(&to)
+        }];
+        let message = compose(&Dsn {
+            envelope_id: Some(&evil),
+            future_release: Some(&evil),
+            original_message_id: Some(&evil),
+            ..dsn(&to, &recipients)
+        })
+        .message;
+        let text = String::from_utf8(message.clone()).unwrap();
+        assert!(text.is_ascii() && text.lines().all(|line| line.len() <= header::LINE_BYTES_MAX));
+        assert!(!text.replace("\r\n", "").contains(['\r', '\n']));
+        assert_eq!(text.lines().filter(|line| line.starts_with("Action:")).count(), 1);
+        let read = MessageParser::new().parse(&message).unwrap();
+        let types: Vec<_> =
+            read.parts.iter().map(|part| part.content_type().and_then(|c| c.subtype()).unwrap()).collect();
+        assert_eq!(types, ["report", "plain", "delivery-status", "rfc822-headers"]);
+    }
 }

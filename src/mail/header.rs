@@ -273,7 +273,8 @@ pub fn parameter(field: &mut Field, name: &str, value: &str) {
     field.glue(";");
     let is_token = !value.is_empty() && value.bytes().all(is_token_byte);
     let plain = if is_token { value.to_owned() } else { quote(value) };
-    if value.is_ascii() && plain.len() <= PARAMETER_BYTES_MAX {
+    // Some readers decode encoded words here, too.
+    if value.is_ascii() && !value.contains("=?") && plain.len() <= PARAMETER_BYTES_MAX {
         return field.word(&format!("{name}={plain}"));
     }
     let segments = percent_segments(value);
@@ -317,4 +318,109 @@ fn percent_segments(value: &str) -> Vec<String> {
     }
     segments.push(segment);
     segments
+}
+
+#[cfg(test)]
+mod tests {
+    use mail_parser::MessageParser;
+
+    use super::*;
+
+    fn subject(value: &str, charset: Charset) -> String {
+        let mut out = Vec::new();
+        text(&mut out, "Subject", value, charset);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn texts() {
+        let check = |value: &str, expect: &str| assert_eq!(subject(value, Charset::Ascii), format!("{expect}\r\n"));
+        check("simple words", "Subject: simple words");
+        check("h\u{e9}llo <&> \"q\"", "Subject: =?utf-8?q?h=C3=A9llo?= <&> \"q\"");
+        // Adjacent encoded words keep their space.
+        check("\u{fc} \u{e4} b", "Subject: =?utf-8?q?=C3=BC_=C3=A4?= b");
+        check("two  spaces", "Subject: =?utf-8?q?two__spaces?=");
+        check(" ends ", "Subject: =?utf-8?q?_ends_?=");
+        check(" ", "Subject: =?utf-8?q?_?=");
+        check("no =?utf-8?q?word?= here", "Subject: no =?utf-8?q?=3D=3Futf-8=3Fq=3Fword=3F=3D?= here");
+        check(
+            "a rather long subject that has to be folded since it does not fit on one single line",
+            "Subject: a rather long subject that has to be folded since it does not fit on\r\n one single line",
+        );
+        assert_eq!(subject("h\u{e9}llo", Charset::Utf8), "Subject: h\u{e9}llo\r\n");
+    }
+
+    #[test]
+    fn texts_fit_their_lines_and_read_back() {
+        let check = |value: &str, columns_max: usize| {
+            let header = subject(value, Charset::Ascii);
+            let longest = header.lines().map(str::len).max().unwrap();
+            assert!(longest <= columns_max, "{longest} columns: {header}");
+            let message = format!("{header}\r\n");
+            let read = MessageParser::new().parse(message.as_bytes()).unwrap().subject().map(str::to_owned);
+            assert_eq!(read.as_deref(), Some(value));
+        };
+        check(&"w\u{f6}rter ".repeat(100), COLUMNS_MAX);
+        check(&"\u{263a}".repeat(1000), COLUMNS_MAX);
+        check(&"x".repeat(WORD_BYTES_MAX), LINE_BYTES_MAX);
+        check(&"x".repeat(WORD_BYTES_MAX + 1), COLUMNS_MAX);
+        check(&"word ".repeat(3000), COLUMNS_MAX);
+    }
+
+    #[test]
+    fn address_lists() {
+        let entry = |name: &str, address: &str| NameAddress {
+            name: name.to_owned(),
+            address: Address::parse(address).unwrap(),
+        };
+        let check = |charset: Charset, list: &[NameAddress], expect: &str| {
+            let mut out = Vec::new();
+            addresses(&mut out, "To", list, charset);
+            assert_eq!(String::from_utf8(out).unwrap(), expect);
+        };
+        check(Charset::Ascii, &[], "");
+        check(Charset::Ascii, &[entry("", "mox@localhost")], "To: <mox@localhost>\r\n");
+        check(Charset::Ascii, &[entry("To Name", "mox@localhost")], "To: \"To Name\" <mox@localhost>\r\n");
+        check(Charset::Ascii, &[entry("a\"b\\c", "\"x y\"@localhost")], "To: \"a\\\"b\\\\c\" <\"x y\"@localhost>\r\n");
+        let smile = entry("Mox \u{263a}, (x)", "mox@m\u{f6}x.example");
+        check(
+            Charset::Ascii,
+            std::slice::from_ref(&smile),
+            "To: =?utf-8?q?Mox_=E2=98=BA=2C_=28x=29?= <mox@xn--mx-fka.example>\r\n",
+        );
+        check(Charset::Utf8, &[smile], "To: \"Mox \u{263a}, (x)\" <mox@m\u{f6}x.example>\r\n");
+        check(
+            Charset::Ascii,
+            &[entry("One", "one@example.org"), entry("Two", "two@example.org"), entry("", "three@test.example.org")],
+            "To: \"One\" <one@example.org>, \"Two\" <two@example.org>,\r\n\t<three@test.example.org>\r\n",
+        );
+        let long = entry(&"long ".repeat(20), "one@example.org");
+        check(
+            Charset::Ascii,
+            &[long],
+            "To: =?utf-8?q?long_long_long_long_long_long_long_long_long_long_long_?=\r\n\
+             \t=?utf-8?q?long_long_long_long_long_long_long_long_long_?= <one@example.org>\r\n",
+        );
+    }
+
+    #[test]
+    fn parameters() {
+        let check = |value: &str, expect: &str| {
+            let mut out = Vec::new();
+            let mut field = Field::new(&mut out, "Content-Disposition", Fold::Tab);
+            field.word("inline");
+            parameter(&mut field, "filename", value);
+            field.end();
+            assert_eq!(String::from_utf8(out).unwrap(), format!("Content-Disposition: inline;{expect}\r\n"));
+        };
+        check("hi.png", " filename=hi.png");
+        check("a b.bin", " filename=\"a b.bin\"");
+        check("a\"\\b", " filename=\"a\\\"\\\\b\"");
+        check("a \u{fc}.bin", " filename*=utf-8''a%20%C3%BC.bin");
+        check(
+            &"0123456789".repeat(8),
+            "\r\n\tfilename*0*=utf-8''012345678901234567890123456789012345678901234567890123456789;\r\n\
+             \tfilename*1*=01234567890123456789",
+        );
+    }
 }

@@ -233,3 +233,54 @@ pub fn base64_size(bytes: usize) -> u64 {
     let lines = bytes.div_ceil(BASE64_LINE_BYTES);
     (bytes.div_ceil(3) * 4 + lines * 2) as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stem() -> Stem {
+        Stem::new([7; 16])
+    }
+
+    #[test]
+    fn text_encodings() {
+        let check = |text: &str, charset: Charset, expect: TextEncoding| {
+            assert_eq!(TextEncoding::of(text, &stem(), charset), expect, "{text:?}");
+        };
+        check("text\nlines\r\n", Charset::Ascii, TextEncoding::SevenBit);
+        check("text", Charset::Utf8, TextEncoding::EightBit);
+        check("\u{263a}\n", Charset::Ascii, TextEncoding::EightBit);
+        check(&"x".repeat(76), Charset::Ascii, TextEncoding::SevenBit);
+        check(&"x".repeat(77), Charset::Ascii, TextEncoding::QuotedPrintable);
+        check("bare\rreturn", Charset::Ascii, TextEncoding::QuotedPrintable);
+        check("ends\r", Charset::Ascii, TextEncoding::QuotedPrintable);
+        check("nul\0", Charset::Ascii, TextEncoding::QuotedPrintable);
+        check(&format!("--{}", stem().boundary(Layer::Mixed)), Charset::Ascii, TextEncoding::QuotedPrintable);
+    }
+
+    #[test]
+    fn quoted_printable() {
+        let check = |line: &str, expect: &str| {
+            let mut out = Vec::new();
+            quoted_printable_line(&mut out, line.as_bytes());
+            assert_eq!(String::from_utf8(out).unwrap(), expect);
+        };
+        check("a=b", "a=3Db");
+        check("space ", "space=20");
+        check("tab\t", "tab=09");
+        check("in side", "in side");
+        check("\u{e9}\r", "=C3=A9=0D");
+        check(&"x".repeat(76), &"x".repeat(76));
+        check(&"x".repeat(77), &format!("{}=\r\nxx", "x".repeat(75)));
+        check(&format!("{}=y", "x".repeat(74)), &format!("{}=\r\n=3Dy", "x".repeat(74)));
+    }
+
+    #[test]
+    fn base64_size_is_exact() {
+        for bytes in [0, 1, 2, 3, 56, 57, 58, 114, 115, 1000] {
+            let mut out = Vec::new();
+            base64_lines(&mut out, &vec![1; bytes]);
+            assert_eq!(out.len() as u64, base64_size(bytes), "{bytes} bytes");
+        }
+    }
+}

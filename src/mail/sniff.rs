@@ -55,7 +55,8 @@ pub fn content_type(data: &[u8]) -> &'static str {
     if head.starts_with(b"RIFF") && head.get(8..14) == Some(b"WEBPVP") {
         return "image/webp";
     }
-    if head.iter().any(is_binary) { UNKNOWN } else { TEXT }
+    // The standard says text here whatever the charset; a reader that believed in UTF-8 would garble other bytes.
+    if head.iter().any(is_binary) || std::str::from_utf8(data).is_err() { UNKNOWN } else { TEXT }
 }
 
 fn markup(head: &[u8]) -> Option<&'static str> {
@@ -86,6 +87,7 @@ mod tests {
         check(b"hello\r\n", TEXT);
         check("\u{263a}".as_bytes(), TEXT);
         check(b"\0\x01\x02", UNKNOWN);
+        check(b"latin \xe9", UNKNOWN);
         check(b" \n<html>", "text/html; charset=utf-8");
         check(b"<!doctype html >", "text/html; charset=utf-8");
         check(b"<a href=x>", "text/html; charset=utf-8");

@@ -62,37 +62,28 @@ impl Trace<'_> {
     pub fn received(&self) -> Vec<u8> {
         let mut out = Vec::new();
         let mut field = Field::new(&mut out, "Received", Fold::Tab);
-        field.word("from");
-        field.word(&name(self.from));
-        if let Some(ip) = self.client {
-            field.word(&literal(ip));
-        }
-        field.word("by");
-        field.word(&name(self.by));
-        if let Some(with) = self.with {
-            field.word("via");
-            field.word("tcp");
-            field.word("with");
-            field.word(with.as_str());
-        }
-        field.word("id");
-        field.word(&name(self.id));
-        if let Some(tls) = self.tls {
-            comment(&mut field, tls);
-        }
-        self.end(field);
+        let mut words = self.clauses();
+        words.last_mut().expect("it begins with from").push(';');
+        words.extend(self.at.to_rfc5322().split(' ').map(str::to_owned));
+        words.iter().for_each(|word| field.word(word));
+        field.end();
         out
     }
 
-    /// The last clause has the semicolon before the date.
-    fn end(&self, mut field: Field) {
-        if let Some(address) = self.for_ {
-            field.word("for");
-            field.word(&Charset::of(address.needs_smtputf8()).angle(address));
+    /// As words that stay in one piece.
+    fn clauses(&self) -> Vec<String> {
+        let mut words = vec!["from".to_owned(), name(self.from)];
+        words.extend(self.client.map(literal));
+        words.extend(["by".to_owned(), name(self.by)]);
+        if let Some(with) = self.with {
+            words.extend(["via", "tcp", "with", with.as_str()].map(str::to_owned));
         }
-        field.glue(";");
-        self.at.to_rfc5322().split(' ').for_each(|word| field.word(word));
-        field.end();
+        words.extend(["id".to_owned(), name(self.id)]);
+        words.extend(self.tls.map(comment).unwrap_or_default());
+        if let Some(address) = self.for_ {
+            words.extend(["for".to_owned(), Charset::of(address.needs_smtputf8()).angle(address)]);
+        }
+        words
     }
 }
 
@@ -116,13 +107,14 @@ fn name(said: &str) -> String {
     if clean.is_empty() { "unknown".to_owned() } else { clean }
 }
 
-fn comment(field: &mut Field, said: &str) {
+fn comment(said: &str) -> Vec<String> {
     let clean: String =
         said.chars().filter(|c| (' '..='~').contains(c) && !"()\\".contains(*c)).take(WORD_BYTES_MAX).collect();
-    let words: Vec<&str> = clean.split_ascii_whitespace().collect();
-    if !words.is_empty() {
-        format!("({})", words.join(" ")).split(' ').for_each(|word| field.word(word));
+    let clean = clean.trim();
+    if clean.is_empty() {
+        return Vec::new();
     }
+    format!("({clean})").split_ascii_whitespace().map(str::to_owned).collect()
 }
 
 #[cfg(test)]
@@ -178,8 +170,8 @@ mod tests {
         assert_eq!(
             String::from_utf8(trace.received()).unwrap(),
             "Received: from localhost ([127.0.0.1]) by localhost via tcp with ESMTPS id\r\n\
-             \tjvq6LoOiFwTQ-vFXULl-Hg (TLS1.3 TLS_AES_128_GCM_SHA256) for\r\n\
-             \t<mox@localhost>; 22 Nov 2026 20:25:48 +0000\r\n"
+             \tjvq6LoOiFwTQ-vFXULl-Hg (TLS1.3 TLS_AES_128_GCM_SHA256) for <mox@localhost>;\r\n\
+             \t22 Nov 2026 20:25:48 +0000\r\n"
         );
         let trace = Trace { from: "", client: Some("2001:db8::1".parse().unwrap()), with: None, ..trace };
         let text = String::from_utf8(trace.received()).unwrap();
