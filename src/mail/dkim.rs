@@ -456,6 +456,8 @@ mod tests {
         AuthenticatedMessage, DkimResult, MX, MessageAuthenticator, Parameters, RecordSet, ResolverCache, Txt,
     };
 
+    use proptest::prelude::*;
+
     use super::*;
 
     const NOW: Timestamp = Timestamp::from_secs(1_795_379_148);
@@ -499,23 +501,22 @@ mod tests {
         let cache = Fixed::<Box<str>, Txt>(Mutex::new(records));
         let resolver = MessageAuthenticator::new(ResolverConfig::default(), ResolverOpts::default()).unwrap();
         let message = AuthenticatedMessage::parse(message).unwrap();
-        let parameters: Parameters<
-            '_,
-            _,
-            _,
-            Fixed<Box<str>, RecordSet<MX>>,
-            Fixed<Box<str>, RecordSet<Ipv4Addr>>,
-            Fixed<Box<str>, RecordSet<Ipv6Addr>>,
-            Fixed<IpAddr, RecordSet<Box<str>>>,
-        > = Parameters {
+        let parameters = Parameters {
             params: &message,
             cache_txt: Some(&cache),
-            cache_mx: None,
-            cache_ptr: None,
-            cache_ipv4: None,
-            cache_ipv6: None,
+            cache_mx: None::<&Fixed<Box<str>, RecordSet<MX>>>,
+            cache_ptr: None::<&Fixed<IpAddr, RecordSet<Box<str>>>>,
+            cache_ipv4: None::<&Fixed<Box<str>, RecordSet<Ipv4Addr>>>,
+            cache_ipv6: None::<&Fixed<Box<str>, RecordSet<Ipv6Addr>>>,
         };
         resolver.verify_dkim(parameters).await.iter().map(|output| output.result() == &DkimResult::Pass).collect()
+    }
+
+    /// The key of RFC 8463, appendix A.
+    fn ed25519() -> SigningKey {
+        const PKCS8_START: &str = "302e020100300506032b657004220420";
+        let seed = STANDARD.decode("nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=").unwrap();
+        SigningKey::from_pkcs8_der(&[hex::decode(PKCS8_START).unwrap(), seed].concat()).unwrap()
     }
 
     fn signer(selector: &str, key: SigningKey) -> Signer {
@@ -577,9 +578,7 @@ mod tests {
     /// RFC 8463, appendix A.
     #[test]
     fn the_vector_of_rfc_8463() {
-        const PKCS8_START: &str = "302e020100300506032b657004220420";
-        let seed = STANDARD.decode("nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=").unwrap();
-        let key = SigningKey::from_pkcs8_der(&[hex::decode(PKCS8_START).unwrap(), seed].concat()).unwrap();
+        let key = ed25519();
         assert_eq!(key.public_key_record(), "v=DKIM1; k=ed25519; p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=");
         let message = b"From: Joe SixPack <joe@football.example.com>\r\n\
             To: Suzie Q <suzie@shopping.example.net>\r\n\
@@ -635,5 +634,15 @@ mod tests {
         let long = "x".repeat(300);
         let expect = format!("n. TXT ( \"{}\" \"{}\" )", "x".repeat(255), "x".repeat(45));
         assert_eq!(zone_line("n.", &long), expect);
+    }
+
+    proptest! {
+        /// The submission listener signs what it gets, which may be anything.
+        #[test]
+        fn never_panics(message in "(From: a@b\r\n)?([ -~\r\n\t:]|\r\n){0,60}") {
+            let signers = [signer("s", ed25519())];
+            let fields = sign(&signers, message.as_bytes(), NOW, None);
+            prop_assert!(fields.is_ok() || !message.starts_with("From:"), "{fields:?}");
+        }
     }
 }

@@ -40,7 +40,8 @@ impl Charset {
     pub fn holds(self, text: &str) -> bool {
         match self {
             Charset::Ascii => text.is_ascii(),
-            Charset::Utf8 => true,
+            // Some readers take these for line ends.
+            Charset::Utf8 => !text.contains(|c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')),
         }
     }
 
@@ -348,6 +349,7 @@ mod tests {
             "Subject: a rather long subject that has to be folded since it does not fit on\r\n one single line",
         );
         assert_eq!(subject("h\u{e9}llo", Charset::Utf8), "Subject: h\u{e9}llo\r\n");
+        assert_eq!(subject("a\u{85}b", Charset::Utf8), "Subject: =?utf-8?q?a=C2=85b?=\r\n");
     }
 
     #[test]
