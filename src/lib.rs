@@ -1,3 +1,4 @@
 //! The program, as a library for its own binary and tests.
 
 pub mod decide;
+pub mod mail;
