@@ -1,0 +1,2 @@
+//! Runs the protocol over tokio: sockets, TLS and time limits. The only part of [`crate::smtp`] that waits.
+
