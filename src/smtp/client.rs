@@ -91,7 +91,10 @@ pub enum LocalFailure {
     Smtputf8Unsupported,
     /// The peer lacks REQUIRETLS, or the connection is not under verified TLS.
     RequireTlsUnsupported,
-    TooLarge { bytes: u64, bytes_max: u64 },
+    TooLarge {
+        bytes: u64,
+        bytes_max: u64,
+    },
     /// The content has bare CR or LF, or no CRLF at its end.
     LineEnds,
 }

@@ -68,7 +68,9 @@ impl Command {
             "VRFY" => Ok(Command::Vrfy),
             "STARTTLS" => alone(rest, Command::StartTls),
             "QUIT" => alone(rest, Command::Quit),
-            "EXPN" | "HELP" | "TURN" | "ETRN" | "AUTH" | "BDAT" | "SEND" | "SOML" | "SAML" => Err(Error::NotImplemented),
+            "EXPN" | "HELP" | "TURN" | "ETRN" | "AUTH" | "BDAT" | "SEND" | "SOML" | "SAML" => {
+                Err(Error::NotImplemented)
+            }
             _ => Err(Error::Unknown),
         }
     }

@@ -125,8 +125,9 @@ impl DataReader {
         self.spoiled.get_or_insert(why);
     }
 
-    pub fn held_bytes(&self) -> usize {
-        self.message.len()
+    /// Bytes held, unless the content is spoiled.
+    pub fn held_bytes(&self) -> Option<usize> {
+        self.spoiled.is_none().then_some(self.message.len())
     }
 
     /// Bytes read over since the content was spoiled, and those dropped with it.
@@ -230,7 +231,17 @@ mod tests {
         // Nothing that looks like an end is one, and the message is refused at the real end.
         let bare = Some((Err(Spoiled::BareLineEnd), "R"));
         for fake in [
-            "\n.\n", "\r\n.\n", "\n.\r\n", "\r.\r", "\r.\r\n", "\r\n.\r", "\r\n.\r\r\n", "\n", "\r", "\r\r\n", "\n\r\n",
+            "\n.\n",
+            "\r\n.\n",
+            "\n.\r\n",
+            "\r.\r",
+            "\r.\r\n",
+            "\r\n.\r",
+            "\r\n.\r\r\n",
+            "\n",
+            "\r",
+            "\r\r\n",
+            "\n\r\n",
         ] {
             check(&format!("a{fake}b\r\n.\r\nR"), bare.clone());
         }
@@ -247,7 +258,7 @@ mod tests {
         assert_eq!(read(wire.as_bytes(), 7, 101), Some((Err(Spoiled::TooLarge), b"R".to_vec())));
         let mut reader = DataReader::new(10);
         assert!(!reader.read(&mut &vec![b'x'; 1000][..]));
-        assert_eq!(reader.held_bytes(), 0);
+        assert_eq!(reader.held_bytes(), None);
         assert!(reader.discarded_bytes() >= 900);
     }
 

@@ -12,9 +12,9 @@ use postledger_events::reply::Reply;
 use super::command::{self, Body, Command, ForwardPath, LINE_BYTES_MAX, MailParameters};
 use super::data::{DataReader, Spoiled};
 use super::reply::{
-    ARGUMENT_SYNTAX_501, BAD_SEQUENCE_503, CANNOT_VERIFY_252, CLOSING_221, FAILED_554, LOCAL_ERROR_451, MAILBOX_NAME_553,
-    NOT_IMPLEMENTED_502, OK_250, PARAMETERS_UNKNOWN_555, READY_220, REFUSED_550, SERVICE_CLOSING_421, START_INPUT_354,
-    STORAGE_452, SYNTAX_500, TOO_LARGE_552, reply, write,
+    ARGUMENT_SYNTAX_501, BAD_SEQUENCE_503, CANNOT_VERIFY_252, CLOSING_221, FAILED_554, LOCAL_ERROR_451,
+    MAILBOX_NAME_553, NOT_IMPLEMENTED_502, OK_250, PARAMETERS_UNKNOWN_555, READY_220, REFUSED_550, SERVICE_CLOSING_421,
+    START_INPUT_354, STORAGE_452, SYNTAX_500, TOO_LARGE_552, reply, write,
 };
 use super::tls::TlsFacts;
 
@@ -209,10 +209,15 @@ impl Session {
         self.reset();
     }
 
-    /// Bytes of content held now, if content is being read.
+    /// Whether content is being read.
+    pub fn is_receiving(&self) -> bool {
+        matches!(self.state, State::Data(_))
+    }
+
+    /// Bytes of content held now, unless there is none, or it is only read over.
     pub fn held_bytes(&self) -> Option<usize> {
         match &self.state {
-            State::Data(reader) => Some(reader.held_bytes()),
+            State::Data(reader) => reader.held_bytes(),
             _ => None,
         }
     }
@@ -227,7 +232,7 @@ impl Session {
     /// Ends the session from our side (RFC 5321 §3.8).
     pub fn close(&mut self, why: Closing) {
         let goodbye = match why {
-            Closing::Shutdown => reply(SERVICE_CLOSING_421, (3, 2), "shutting down, try again later"),
+            Closing::Shutdown => shutting_down(),
             Closing::Timeout => reply(SERVICE_CLOSING_421, (4, 2), "timeout, closing the connection"),
         };
         self.say(&goodbye);
@@ -494,6 +499,11 @@ pub enum Closing {
 /// The refusal for [`Action::Room`].
 pub fn no_room() -> Reply {
     reply(LOCAL_ERROR_451, (3, 1), "no room for the message now, try again later")
+}
+
+/// What a client is told that comes, or waits, when we stop.
+pub fn shutting_down() -> Reply {
+    reply(SERVICE_CLOSING_421, (3, 2), "shutting down, try again later")
 }
 
 /// RFC 6531 §3.5.

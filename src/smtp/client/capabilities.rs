@@ -141,7 +141,9 @@ mod tests {
         check("LIMITS MAILMAX=3 RCPTMAX=0", [Some(3), None, None]);
         check("LIMITS MAILMAX=3 RCPTMAX=1000000", [Some(3), None, None]);
         check("LIMITS MAILMAX=3 RCPTMAX=+1", [Some(3), None, None]);
-        for broken in ["", "MAILMAX=3 MAILMAX=3", "MAILMAX=3  RCPTMAX=2", "MAILMAX=3 RCPTMAX", "MAILMAX=3 A=;", "MAILMAX=3 ü=1"] {
+        for broken in
+            ["", "MAILMAX=3 MAILMAX=3", "MAILMAX=3  RCPTMAX=2", "MAILMAX=3 RCPTMAX", "MAILMAX=3 A=;", "MAILMAX=3 ü=1"]
+        {
             check(&format!("LIMITS {broken}"), [None; 3]);
         }
     }

@@ -10,8 +10,8 @@ use zeroize::Zeroizing;
 
 use super::{Capabilities, Phase, ehlo, line};
 use crate::smtp::reply::{
-    ARGUMENT_SYNTAX_501, AUTHENTICATED_235, BAD_SEQUENCE_503, NOT_IMPLEMENTED_502, OK_250, PARAMETER_NOT_IMPLEMENTED_504,
-    READY_220, SERVICE_CLOSING_421, SYNTAX_500,
+    ARGUMENT_SYNTAX_501, AUTHENTICATED_235, BAD_SEQUENCE_503, NOT_IMPLEMENTED_502, OK_250,
+    PARAMETER_NOT_IMPLEMENTED_504, READY_220, SERVICE_CLOSING_421, SYNTAX_500,
 };
 
 /// What the session must come to.
@@ -137,13 +137,8 @@ impl Handshake {
     }
 
     fn answered_ehlo(&mut self, reply: Reply) -> Result<Step, Error> {
-        let unknown = [
-            SYNTAX_500,
-            ARGUMENT_SYNTAX_501,
-            NOT_IMPLEMENTED_502,
-            BAD_SEQUENCE_503,
-            PARAMETER_NOT_IMPLEMENTED_504,
-        ];
+        let unknown =
+            [SYNTAX_500, ARGUMENT_SYNTAX_501, NOT_IMPLEMENTED_502, BAD_SEQUENCE_503, PARAMETER_NOT_IMPLEMENTED_504];
         // RFC 5321 §3.2. A server that does STARTTLS knows EHLO, so there is no way back from there.
         if unknown.contains(&reply.code) && !self.secure {
             self.waiting = Waiting::Helo;
@@ -183,7 +178,10 @@ impl Handshake {
     fn answered_starttls(&mut self, reply: Reply, more: bool) -> Result<Step, Error> {
         if reply.code == READY_220 && more {
             // RFC 3207 §6 (CVE-2011-0411): what came in the clear must not be taken for what TLS protects.
-            return Err(Error::broken(Phase::StartTls, "the peer sent more in the clear behind its answer to STARTTLS"));
+            return Err(Error::broken(
+                Phase::StartTls,
+                "the peer sent more in the clear behind its answer to STARTTLS",
+            ));
         }
         if reply.code == READY_220 {
             self.waiting = Waiting::Tls;
