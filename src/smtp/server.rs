@@ -1,6 +1,6 @@
 //! The server, without input or output: bytes in, actions out.
 //!
-//! [`Session::next`] says what is to be done; whoever drives it does that and tells the result. Replies gather in
+//! [`Session::next_action`] says what is to be done; whoever drives it does that and tells the result. Replies gather in
 //! [`Session::take_output`] and go out before anything is waited for, so that pipelined commands get theirs in few packets.
 
 use std::net::SocketAddr;
@@ -149,7 +149,7 @@ impl Session {
         std::mem::take(&mut self.output)
     }
 
-    pub fn next(&mut self) -> Action {
+    pub fn next_action(&mut self) -> Action {
         loop {
             let action = match &mut self.state {
                 State::Command => self.next_command(),
@@ -388,8 +388,8 @@ impl Session {
         if ended {
             return self.content_ended();
         }
-        if discarded > self.settings.size_max as u64 {
-            // Reading over more than could ever be taken serves nobody.
+        if discarded > 2 * self.settings.size_max as u64 {
+            // Reading over twice what could be taken is enough of courtesy.
             self.say(&self.too_large());
             self.state = State::Closing;
             return None;

@@ -133,7 +133,7 @@ impl<'a> Delivery<'a> {
         delivery
     }
 
-    pub fn next(&mut self) -> Action {
+    pub fn next_action(&mut self) -> Action {
         if self.message_next {
             return Action::WriteMessage;
         }

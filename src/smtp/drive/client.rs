@@ -184,7 +184,7 @@ impl Client {
             delivery.broke(text);
         }
         let mut run = Run { wire: &mut self.wire, timeouts: &self.timeouts, spent: Spent::default(), bytes_sent: 0 };
-        run.to_end(&mut delivery, transaction).await;
+        run.complete(&mut delivery, transaction).await;
         let (spent, bytes_sent) = (run.spent, run.bytes_sent);
         Report { recipients: delivery.finish(), spent, bytes_sent, usable: self.session.is_usable() }
     }
@@ -348,11 +348,11 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    async fn to_end(&mut self, delivery: &mut Delivery<'_>, transaction: &Transaction) {
+    async fn complete(&mut self, delivery: &mut Delivery<'_>, transaction: &Transaction) {
         let mut since = Instant::now();
         let mut part = Part::MailRcpt;
         loop {
-            match delivery.next() {
+            match delivery.next_action() {
                 Action::Write(bytes, phase) => self.write(&bytes, phase, delivery).await,
                 Action::Read(phase) => self.read(phase, delivery).await,
                 Action::WriteMessage => {

@@ -116,7 +116,7 @@ enum Input {
 impl<H: Handler> Connection<H> {
     async fn run(mut self) -> io::Result<()> {
         loop {
-            match self.session.next() {
+            match self.session.next_action() {
                 Action::Read => match self.read().await? {
                     Input::More => {}
                     Input::End => return Ok(()),
