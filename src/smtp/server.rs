@@ -521,3 +521,274 @@ fn complaint(error: &command::Error) -> Reply {
     };
     reply(code, detail, &error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::smtp::tls::Verification;
+
+    const SIZE_MAX: usize = 1000;
+
+    fn session() -> Session {
+        let hostname = Domain::new("mx.example").unwrap();
+        let (peer, local) = ("192.0.2.1:9".parse().unwrap(), "192.0.2.2:25".parse().unwrap());
+        let mut session = Session::new(Settings { hostname, size_max: SIZE_MAX, starttls: true, peer, local });
+        assert_eq!(session.take_output(), b"220 mx.example ESMTP\r\n");
+        session
+    }
+
+    /// What a handler would say that refuses localparts that start with `no`.
+    fn judge(address: Option<&Address>) -> Result<(), Reply> {
+        match address.is_some_and(|address| address.localpart.as_str().starts_with("no")) {
+            true => Err(reply(REFUSED_550, (1, 1), "not here")),
+            false => Ok(()),
+        }
+    }
+
+    /// Does what the session asks for until it wants to read or ends; what happened, with actions in brackets.
+    fn act(session: &mut Session) -> String {
+        let mut seen = String::new();
+        loop {
+            let action = session.next_action();
+            seen.push_str(&String::from_utf8(session.take_output()).unwrap());
+            match action {
+                Action::Read => return seen,
+                Action::Close => return seen + "[close]",
+                Action::Mail { from, .. } => session.answer(judge(from.as_ref())),
+                Action::Rcpt { to } => session.answer(judge(Some(&to))),
+                Action::Room { .. } => session.answer(Ok(())),
+                Action::Reset => seen.push_str("[reset]"),
+                Action::StartTls => {
+                    seen.push_str("[tls]");
+                    session.secured(tls());
+                }
+                Action::Message { envelope, data } => {
+                    let to: Vec<String> = envelope.recipients.iter().map(Address::to_string).collect();
+                    seen.push_str(&format!("[{} {:?}]", to.join(" "), String::from_utf8(data).unwrap()));
+                    session.answer_message(&reply(OK_250, (0, 0), "taken"));
+                }
+            }
+        }
+    }
+
+    fn tls() -> TlsFacts {
+        TlsFacts { protocol: "TLSv1.3".into(), cipher: "X".into(), verification: Verification::None }
+    }
+
+    /// Each part is received at once; replies without CR.
+    fn talk(parts: &[&[u8]]) -> String {
+        let mut session = session();
+        let mut seen = String::new();
+        for part in parts {
+            session.receive(part);
+            seen.push_str(&act(&mut session));
+            if seen.ends_with("[close]") {
+                break;
+            }
+        }
+        seen.replace("\r\n", "\n")
+    }
+
+    /// The same whether it comes at once or byte by byte.
+    fn check(input: &str, expect: &str) {
+        assert_eq!(talk(&[input.as_bytes()]), expect, "{input:?}");
+        let bytes: Vec<&[u8]> = input.as_bytes().chunks(1).collect();
+        assert_eq!(talk(&bytes), expect, "{input:?} byte by byte");
+    }
+
+    const HELO: &str = "HELO c.example\r\n";
+    const HELLO: &str = "250 mx.example\n";
+
+    /// After HELO.
+    fn check_greeted(input: &str, expect: &str) {
+        check(&format!("{HELO}{input}"), &format!("{HELLO}{expect}"));
+    }
+
+    #[test]
+    fn a_message() {
+        check_greeted(
+            "MAIL FROM:<a@x.example>\r\nRCPT TO:<b@y.example>\r\nRCPT TO:<no@y.example>\r\nRCPT TO:<Postmaster>\r\nDATA\r\n\
+             S: x\r\n\r\n..\r\n.\r\nMAIL FROM:<>\r\nQUIT\r\nNOOP\r\n",
+            "250 2.1.0 sender ok\n250 2.1.5 recipient ok\n550 5.1.1 not here\n250 2.1.5 recipient ok\n\
+             354 end with <CRLF>.<CRLF>\n[b@y.example postmaster@mx.example \"S: x\\r\\n\\r\\n.\\r\\n\"]250 2.0.0 taken\n\
+             250 2.1.0 sender ok\n221 2.0.0 bye\n[close]",
+        );
+    }
+
+    #[test]
+    fn the_envelope() {
+        let mut session = session();
+        session.receive(b"EHLO c.example\r\nSTARTTLS\r\n");
+        act(&mut session);
+        session.receive(
+            "EHLO d.example\r\nMAIL FROM:<ü@x.example> SMTPUTF8 BODY=8BITMIME REQUIRETLS SIZE=3\r\nRCPT TO:<é@y.example>\r\nDATA\r\n.\r\n"
+                .as_bytes(),
+        );
+        let envelope = loop {
+            match session.next_action() {
+                Action::Mail { from, parameters } => {
+                    assert_eq!(from.unwrap().to_string(), "ü@x.example");
+                    assert_eq!(parameters.size, Some(3));
+                    session.answer(Ok(()));
+                }
+                Action::Room { bytes } => {
+                    assert_eq!(bytes, 3);
+                    session.answer(Ok(()));
+                }
+                Action::Rcpt { .. } => session.answer(Ok(())),
+                Action::Message { envelope, data } => {
+                    assert_eq!(data, b"");
+                    break envelope;
+                }
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!((envelope.helo.as_str(), envelope.extended, envelope.tls), ("d.example", true, Some(tls())));
+        assert_eq!((envelope.smtputf8, envelope.eight_bit, envelope.require_tls), (true, true, true));
+        assert_eq!(envelope.peer, "192.0.2.1:9".parse().unwrap());
+    }
+
+    #[test]
+    fn what_is_offered() {
+        let extensions = "250-PIPELINING\n250-8BITMIME\n250-SMTPUTF8\n250-ENHANCEDSTATUSCODES\n250-SIZE 1000\n\
+                          250-LIMITS RCPTMAX=1000\n";
+        check("EHLO c\r\n", &format!("250-mx.example\n{extensions}250 STARTTLS\n"));
+        let secured = talk(&[b"EHLO c\r\nSTARTTLS\r\n", b"EHLO c\r\n"]);
+        let secured = secured.split_once("[tls]").unwrap().1;
+        assert_eq!(secured, format!("250-mx.example\n{extensions}250 REQUIRETLS\n"));
+    }
+
+    #[test]
+    fn wrong_order() {
+        check("MAIL FROM:<>\r\n", "503 5.5.1 say EHLO first\n");
+        check_greeted("RCPT TO:<a@x>\r\n", "503 5.5.1 say MAIL first\n");
+        check_greeted("DATA\r\n", "503 5.5.1 say MAIL first\n");
+        let sender = "250 2.1.0 sender ok\n";
+        check_greeted("MAIL FROM:<>\r\nMAIL FROM:<>\r\n", &format!("{sender}503 5.5.1 a transaction is under way\n"));
+        check_greeted("MAIL FROM:<>\r\nDATA\r\n", &format!("{sender}554 5.5.1 no valid recipients\n"));
+        check_greeted("MAIL FROM:<no@x>\r\nRCPT TO:<a@x>\r\n", "550 5.1.1 not here\n503 5.5.1 say MAIL first\n");
+        check_greeted(
+            "MAIL FROM:<>\r\nRSET\r\nRCPT TO:<a@x>\r\n",
+            &format!("{sender}250 2.0.0 ok\n[reset]503 5.5.1 say MAIL first\n"),
+        );
+        check_greeted("MAIL FROM:<>\r\nHELO c\r\nMAIL FROM:<>\r\n", &format!("{sender}{HELLO}[reset]{sender}"));
+    }
+
+    #[test]
+    fn wrong_commands() {
+        check("VRFY x\r\n", "252 2.5.2 cannot verify, send some mail\n");
+        check("NOOP x\r\n", "250 2.0.0 ok\n");
+        check("XYZ\r\n", "500 5.5.1 command not recognized\n");
+        check("EXPN x\r\n", "502 5.5.1 command not implemented\n");
+        check("EHLO\r\n", "501 5.5.4 a host name or address literal is missing\n");
+        check_greeted("MAIL FROM:<a>\r\n", "501 5.1.3 invalid email address: expected @\n");
+        check_greeted("MAIL FROM:<> XYZ=1\r\n", "555 5.5.4 parameter XYZ not recognized\n");
+        check_greeted("MAIL FROM:<> REQUIRETLS\r\n", "555 5.5.4 REQUIRETLS is offered under TLS only\n");
+        let utf8 = "553 5.6.7 an address beyond ASCII needs the SMTPUTF8 parameter\n";
+        check_greeted("MAIL FROM:<ü@x>\r\n", utf8);
+        check_greeted("MAIL FROM:<>\r\nRCPT TO:<a@ü.example>\r\n", &format!("250 2.1.0 sender ok\n{utf8}"));
+        check_greeted("MAIL FROM:<> SIZE=1001\r\n", "552 5.3.4 a message may have 1000 bytes\n");
+        assert_eq!(talk(&[b"NOOP \xff\r\nNOOP\r\n"]), "500 5.5.2 not UTF-8\n250 2.0.0 ok\n");
+    }
+
+    #[test]
+    fn line_ends_and_lengths() {
+        let refusal = "500 5.5.2 lines end in CRLF, and CR and LF stand nowhere else\n[close]";
+        check("NOOP\nNOOP\r\n", refusal);
+        check("NOOP\rNOOP\r\n", refusal);
+        check("NOOP\r\r\n", refusal);
+        check("\n", refusal);
+        let fits = format!("NOOP {}\r\n", "x".repeat(LINE_BYTES_MAX - 7));
+        check(&fits, "250 2.0.0 ok\n");
+        let overlong = format!("NOOP {}\r\nNOOP\r\n", "x".repeat(LINE_BYTES_MAX - 6));
+        check(&overlong, "500 5.5.2 line too long\n250 2.0.0 ok\n");
+        let mut session = session();
+        for _ in 0..100 {
+            session.receive(&[b'x'; 1000]);
+            act(&mut session);
+            assert!(session.input.len() <= LINE_BYTES_MAX);
+        }
+    }
+
+    #[test]
+    fn limits() {
+        let many = format!("MAIL FROM:<>\r\n{}", "RCPT TO:<a@x>\r\n".repeat(RECIPIENTS_MAX + 1));
+        let seen = talk(&[HELO.as_bytes(), many.as_bytes()]);
+        assert_eq!(seen.matches("250 2.1.5").count(), RECIPIENTS_MAX);
+        assert!(seen.ends_with("452 4.5.3 too many recipients\n"));
+
+        let errors = "XYZ\r\n".repeat(ERRORS_MAX as usize + 1);
+        let seen = talk(&[errors.as_bytes()]);
+        assert_eq!(seen.matches("500 5.5.1").count(), ERRORS_MAX as usize - 1);
+        assert!(seen.ends_with("421 4.7.0 too many errors\n[close]"));
+        // Refused recipients are no errors of protocol.
+        let refused = format!("MAIL FROM:<>\r\n{}", "RCPT TO:<no@x>\r\n".repeat(50));
+        assert_eq!(talk(&[HELO.as_bytes(), refused.as_bytes()]).matches("550 5.1.1").count(), 50);
+    }
+
+    #[test]
+    fn spoiled_content() {
+        let check = |content: &str, expect: &str| {
+            check_greeted(
+                &format!("MAIL FROM:<>\r\nRCPT TO:<a@x>\r\nDATA\r\n{content}\r\n.\r\nNOOP\r\n"),
+                &format!("250 2.1.0 sender ok\n250 2.1.5 recipient ok\n354 end with <CRLF>.<CRLF>\n{expect}"),
+            );
+        };
+        let bare = "550 5.6.0 CR and LF only stand together, at the end of a line\n[reset]250 2.0.0 ok\n";
+        for smuggled in ["\n.\n", "\r\n.\n", "\n.\r\n", "\r.\r", "\r\n.\r", "\r.\r\n"] {
+            check(&format!("x{smuggled}MAIL FROM:<evil@x>"), bare);
+        }
+        check(&"x".repeat(SIZE_MAX - 1), "552 5.3.4 a message may have 1000 bytes\n[reset]250 2.0.0 ok\n");
+        let endless = format!("DATA\r\n{}", "x".repeat(2 * SIZE_MAX + 1));
+        let seen = talk(&[HELO.as_bytes(), b"MAIL FROM:<>\r\nRCPT TO:<a@x>\r\n", endless.as_bytes()]);
+        assert!(seen.ends_with("552 5.3.4 a message may have 1000 bytes\n[close]"), "{seen}");
+    }
+
+    #[test]
+    fn no_room_for_content() {
+        let mut session = session();
+        session.receive(b"EHLO c\r\nMAIL FROM:<>\r\nRCPT TO:<a@x>\r\nDATA\r\nabc");
+        act(&mut session);
+        assert_eq!(session.held_bytes(), Some(3));
+        session.refuse_content();
+        assert_eq!((session.held_bytes(), session.is_receiving()), (None, true));
+        session.receive(b"def\r\n.\r\n");
+        assert_eq!(act(&mut session), "451 4.3.1 no room for the message now, try again later\r\n[reset]");
+
+        session.receive(b"MAIL FROM:<>\r\nRCPT TO:<a@x>\r\nDATA\r\n");
+        loop {
+            match session.next_action() {
+                Action::Room { .. } => break session.answer(Err(no_room())),
+                _ => session.answer(Ok(())),
+            }
+        }
+        assert!(act(&mut session).ends_with("451 4.3.1 no room for the message now, try again later\r\n"));
+    }
+
+    #[test]
+    fn tls_begins_anew() {
+        // What is pipelined behind STARTTLS in the clear is as if it had not been sent.
+        let seen = talk(&[b"EHLO c\r\nSTARTTLS\r\nEHLO evil\r\nMAIL FROM:<>\r\n", b"MAIL FROM:<>\r\nSTARTTLS\r\n"]);
+        let seen = seen.split_once("250 STARTTLS\n").unwrap().1;
+        assert_eq!(seen, "220 2.0.0 begin TLS\n[tls]503 5.5.1 say EHLO first\n503 5.5.1 TLS is on already\n");
+    }
+
+    #[test]
+    fn endings() {
+        let mut session = session();
+        session.close(Closing::Shutdown);
+        assert_eq!(act(&mut session), "421 4.3.2 shutting down, try again later\r\n[close]");
+        let mut session = self::session();
+        session.close(Closing::Timeout);
+        assert_eq!(act(&mut session), "421 4.4.2 timeout, closing the connection\r\n[close]");
+        let mut session = self::session();
+        session.receive(b"HELO c\r\nMAIL FROM:<>\r\n");
+        loop {
+            match session.next_action() {
+                Action::Mail { .. } => break session.answer(Err(shutting_down())),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(act(&mut session).ends_with("421 4.3.2 shutting down, try again later\r\n[close]"));
+    }
+}
