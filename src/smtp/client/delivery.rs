@@ -150,8 +150,12 @@ impl<'a> Delivery<'a> {
         if reply.code == SERVICE_CLOSING_421 {
             return self.over(RecipientResult::Rejected { reply });
         }
+        if command != Command::Data && is_intermediate(&reply) {
+            return self.misfit(command, &reply);
+        }
         match command {
-            Command::Reset => self.answered_reset(reply),
+            Command::Reset if !reply.is_positive() => self.misfit(command, &reply),
+            Command::Reset => self.session.begun = false,
             Command::Mail => self.answered_mail(reply),
             Command::Rcpt { at, first } => self.answered_rcpt(at, first, reply),
             Command::Data => self.answered_data(reply),
@@ -289,17 +293,7 @@ impl<'a> Delivery<'a> {
         mail
     }
 
-    fn answered_reset(&mut self, reply: Reply) {
-        if !reply.is_positive() {
-            return self.broke(format!("the peer refused RSET: {reply}"));
-        }
-        self.session.begun = false;
-    }
-
     fn answered_mail(&mut self, reply: Reply) {
-        if is_intermediate(&reply) {
-            return self.broke(format!("the peer answered MAIL with {reply}"));
-        }
         if reply.is_positive() {
             self.session.begun = true;
         } else {
@@ -310,9 +304,6 @@ impl<'a> Delivery<'a> {
 
     // RFC 5321 §4.3.2: a client decides by the first digit, so 251 is as good as 250.
     fn answered_rcpt(&mut self, at: usize, first: bool, reply: Reply) {
-        if is_intermediate(&reply) {
-            return self.broke(format!("the peer answered RCPT with {reply}"));
-        }
         if !matches!(self.fates[at], Fate::Open) {
             return;
         }
@@ -346,9 +337,7 @@ impl<'a> Delivery<'a> {
             (START_INPUT_354, true) => self.message_next = true,
             // RFC 2920 §3.1: the server that let DATA pass without a recipient gets an empty message.
             (START_INPUT_354, false) => self.script.push_back(Command::Nothing),
-            (_, true) if reply.is_positive() || is_intermediate(&reply) => {
-                self.broke(format!("the peer answered DATA with {reply}"));
-            }
+            (_, true) if reply.is_positive() || is_intermediate(&reply) => self.misfit(Command::Data, &reply),
             (_, true) => self.end_all(RecipientResult::Rejected { reply }),
             (_, false) => {}
         }
@@ -356,15 +345,16 @@ impl<'a> Delivery<'a> {
 
     fn answered_message(&mut self, reply: Reply) {
         self.session.begun = false;
-        if is_intermediate(&reply) {
-            let text = format!("the peer answered the message with {reply}");
-            return self.over(RecipientResult::Lost { text, at: Phase::Final });
-        }
         let result = match reply.is_positive() {
             true => RecipientResult::Accepted { reply },
             false => RecipientResult::Rejected { reply },
         };
         self.end_all(result);
+    }
+
+    /// A reply that cannot be one to this command: from here on nobody knows which reply belongs to what.
+    fn misfit(&mut self, command: Command, reply: &Reply) {
+        self.over(RecipientResult::Lost { text: format!("unexpected reply: {reply}"), at: command.phase() });
     }
 
     fn any_taken(&self) -> bool {
@@ -392,4 +382,310 @@ impl<'a> Delivery<'a> {
 
 fn is_intermediate(reply: &Reply) -> bool {
     reply.code / 100 == 3
+}
+
+#[cfg(test)]
+mod tests {
+    use postledger_events::address::Address;
+
+    use super::*;
+
+    const PIPELINING: &str = "PIPELINING";
+
+    fn offering(keywords: &[&str]) -> Session {
+        let lines = std::iter::once("mx.example").chain(keywords.iter().copied()).map(str::to_owned).collect();
+        Session::new(Capabilities::parse(&Reply { code: 250, lines }), Security::Clear)
+    }
+
+    fn transaction(recipients: &[&str]) -> Transaction {
+        Transaction {
+            reverse_path: Some(Address::parse("f@x.example").unwrap()),
+            recipients: recipients.iter().map(|r| Address::parse(r).unwrap()).collect(),
+            message: "S: x\r\n\r\n.\r\n".into(),
+            eight_bit: false,
+            smtputf8: false,
+            require_tls: false,
+        }
+    }
+
+    /// Runs it against these replies (what is no reply breaks the connection): what was sent, with `<` where a reply was read
+    /// and `[message]` for the content, and what became of each recipient.
+    fn run(session: &mut Session, transaction: &Transaction, replies: &[&str]) -> (String, Vec<String>) {
+        let (mut sent, mut replies) = (String::new(), replies.iter());
+        let mut delivery = Delivery::begin(session, transaction);
+        loop {
+            match delivery.next_action() {
+                Action::Write(bytes, _) => sent.push_str(&String::from_utf8(bytes).unwrap().replace("\r\n", "|")),
+                Action::Read(_) => {
+                    sent.push('<');
+                    let reply = replies.next().expect("a reply for every read");
+                    match reply.split_once(' ').and_then(|(code, text)| Some(Reply::new(code.parse().ok()?, text))) {
+                        Some(reply) => delivery.reply(reply),
+                        None => delivery.broke((*reply).to_owned()),
+                    }
+                }
+                Action::WriteMessage => {
+                    sent.push_str("[message]");
+                    delivery.message_written();
+                }
+                Action::Done => break,
+            }
+        }
+        assert_eq!(replies.next(), None, "all replies are read");
+        (sent, delivery.finish().into_iter().map(show).collect())
+    }
+
+    fn show(result: RecipientResult) -> String {
+        let unknown = result.is_outcome_unknown();
+        match result {
+            RecipientResult::Accepted { reply } => format!("accepted {reply}"),
+            RecipientResult::Rejected { reply } => format!("rejected {reply}"),
+            RecipientResult::Local { failure } => format!("local {}", failure.enhanced()),
+            RecipientResult::Lost { text, at } => {
+                format!("lost in {}: {text}{}", at.as_str(), if unknown { " (unknown)" } else { "" })
+            }
+            RecipientResult::Again { reply: Some(reply) } => format!("again {reply}"),
+            RecipientResult::Again { reply: None } => "again".to_owned(),
+        }
+    }
+
+    struct Expect<'a> {
+        sent: &'a str,
+        results: &'a [&'a str],
+        usable: bool,
+    }
+
+    fn check(keywords: &[&str], recipients: &[&str], replies: &[&str], expect: Expect<'_>) {
+        let mut session = offering(keywords);
+        let (sent, results) = run(&mut session, &transaction(recipients), replies);
+        assert_eq!(sent, expect.sent, "{replies:?}");
+        assert_eq!(results, expect.results, "{replies:?}");
+        assert_eq!(session.is_usable(), expect.usable, "{replies:?}");
+    }
+
+    const A: &str = "a@y.example";
+    const B: &str = "b@y.example";
+    const C: &str = "c@z.example";
+    const PIPED: &str =
+        "MAIL FROM:<f@x.example>|RCPT TO:<a@y.example>|RCPT TO:<b@y.example>|RCPT TO:<c@z.example>|DATA|<<<<<";
+
+    fn check_piped(replies: &[&str], after: &str, results: &[&str], usable: bool) {
+        let sent = format!("{PIPED}{after}");
+        check(&[PIPELINING], &[A, B, C], replies, Expect { sent: &sent, results, usable });
+    }
+
+    #[test]
+    fn pipelined() {
+        let go = "354 go";
+        check_piped(
+            &["250 m", "250 a", "251 b", "250 c", go, "250 2.0.0 queued"],
+            "[message]<",
+            &["accepted 250 2.0.0 queued"; 3],
+            true,
+        );
+        check_piped(
+            &["250 m", "250 a", "550 5.1.1 b", "452 4.5.3 c", go, "250 q"],
+            "[message]<",
+            &["accepted 250 q", "rejected 550 5.1.1 b", "again 452 4.5.3 c"],
+            true,
+        );
+        check_piped(
+            &["250 m", "452 a", "552 b", "450 c", go, "554 empty"],
+            ".|<",
+            &["rejected 452 a", "again 552 b", "rejected 450 c"],
+            true,
+        );
+        check_piped(
+            &["250 m", "550 a", "550 b", "551 c", "503 no"],
+            "",
+            &["rejected 550 a", "rejected 550 b", "rejected 551 c"],
+            true,
+        );
+        check_piped(&["550 m", "503 a", "503 b", "503 c", "503 d"], "", &["rejected 550 m"; 3], true);
+        check_piped(&["450 m", "503 a", "503 b", "503 c", go, "554 e"], ".|<", &["rejected 450 m"; 3], true);
+        check_piped(
+            &["250 m", "250 a", "550 b", "250 c", "451 d"],
+            "",
+            &["rejected 451 d", "rejected 550 b", "rejected 451 d"],
+            true,
+        );
+        check_piped(
+            &["250 m", "250 a", "550 b", "250 c", go, "554 5.7.1 spam"],
+            "[message]<",
+            &["rejected 554 5.7.1 spam", "rejected 550 b", "rejected 554 5.7.1 spam"],
+            true,
+        );
+    }
+
+    #[test]
+    fn endings_on_the_way() {
+        let short = |reads: &str| PIPED.replace("<<<<<", reads);
+        let check = |replies: &[&str], reads: &str, after: &str, results: &[&str]| {
+            let sent = format!("{}{after}", short(reads));
+            check(&[PIPELINING], &[A, B, C], replies, Expect { sent: &sent, results, usable: false });
+        };
+        check(
+            &["250 m", "550 a", "250 b", "421 bye"],
+            "<<<<",
+            "",
+            &["rejected 550 a", "rejected 421 bye", "rejected 421 bye"],
+        );
+        check(&["421 bye"], "<", "", &["rejected 421 bye"; 3]);
+        let all = ["250 m", "550 a", "250 b", "250 c", "354 go"];
+        let unknown = "lost in reply to the message: gone (unknown)";
+        check(&[&all[..], &["gone"]].concat(), "<<<<<", "[message]<", &["rejected 550 a", unknown, unknown]);
+        check(
+            &[&all[..], &["421 no"]].concat(),
+            "<<<<<",
+            "[message]<",
+            &["rejected 550 a", "rejected 421 no", "rejected 421 no"],
+        );
+        check(
+            &["250 m", "554 a", "250 b", "gone"],
+            "<<<<",
+            "",
+            &["rejected 554 a", "lost in RCPT TO: gone", "lost in RCPT TO: gone"],
+        );
+        check(
+            &["250 m", "554 a", "554 b", "554 c", "gone"],
+            "<<<<<",
+            "",
+            &["rejected 554 a", "rejected 554 b", "rejected 554 c"],
+        );
+        check(
+            &["250 m", "550 a", "250 b", "250 c", "250 d"],
+            "<<<<<",
+            "",
+            &["rejected 550 a", "lost in DATA: unexpected reply: 250 d", "lost in DATA: unexpected reply: 250 d"],
+        );
+        check(&["354 m"], "<", "", &["lost in MAIL FROM: unexpected reply: 354 m"; 3]);
+    }
+
+    #[test]
+    fn one_by_one() {
+        let (mail, a, b, c) = (
+            "MAIL FROM:<f@x.example>|<",
+            "RCPT TO:<a@y.example>|<",
+            "RCPT TO:<b@y.example>|<",
+            "RCPT TO:<c@z.example>|<",
+        );
+        let check = |replies: &[&str], sent: &[&str], results: &[&str]| {
+            check(&[], &[A, B, C], replies, Expect { sent: &sent.concat(), results, usable: true });
+        };
+        let data = "DATA|<[message]<";
+        check(
+            &["250 m", "250 a", "550 b", "250 c", "354 go", "250 q"],
+            &[mail, a, b, c, data],
+            &["accepted 250 q", "rejected 550 b", "accepted 250 q"],
+        );
+        check(&["550 m"], &[mail], &["rejected 550 m"; 3]);
+        check(
+            &["250 m", "550 a", "550 b", "550 c"],
+            &[mail, a, b, c],
+            &["rejected 550 a", "rejected 550 b", "rejected 550 c"],
+        );
+        check(
+            &["250 m", "250 a", "452 b", "354 go", "250 q"],
+            &[mail, a, b, data],
+            &["accepted 250 q", "again 452 b", "again 452 b"],
+        );
+        check(&["250 m", "550 a", "452 b"], &[mail, a, b], &["rejected 550 a", "again 452 b", "again 452 b"]);
+    }
+
+    #[test]
+    fn parameters() {
+        let sent = |keywords: &[&str], security: Security, change: fn(&mut Transaction)| {
+            let mut transaction = transaction(&[A]);
+            change(&mut transaction);
+            let mut session = offering(keywords);
+            session.security = security;
+            let mut delivery = Delivery::begin(&mut session, &transaction);
+            match delivery.next_action() {
+                Action::Write(bytes, _) => String::from_utf8(bytes).unwrap(),
+                _ => show(delivery.finish().remove(0)),
+            }
+        };
+        let clear = |keywords: &[&str], change| sent(keywords, Security::Clear, change);
+        assert_eq!(clear(&["SIZE"], |_| {}), "MAIL FROM:<f@x.example> SIZE=11\r\n");
+        assert_eq!(clear(&["SIZE 11"], |_| {}), "MAIL FROM:<f@x.example> SIZE=11\r\n");
+        assert_eq!(clear(&["SIZE 10"], |_| {}), "local 5.3.4");
+        assert_eq!(clear(&["8BITMIME", "SMTPUTF8"], |_| {}), "MAIL FROM:<f@x.example>\r\n");
+        assert_eq!(clear(&[], |t| t.reverse_path = None), "MAIL FROM:<>\r\n");
+        let eight = |t: &mut Transaction| t.message = "é\r\n".into();
+        assert_eq!(clear(&["8BITMIME"], eight), "MAIL FROM:<f@x.example> BODY=8BITMIME\r\n");
+        assert_eq!(clear(&[], eight), "local 5.6.3");
+        let utf8 = |t: &mut Transaction| t.reverse_path = Some(Address::parse("ü@x.example").unwrap());
+        assert_eq!(clear(&["SMTPUTF8"], utf8), "MAIL FROM:<ü@x.example> SMTPUTF8\r\n");
+        assert_eq!(clear(&[], utf8), "local 5.6.7");
+        assert_eq!(clear(&[], |t| t.smtputf8 = true), "local 5.6.7");
+        assert_eq!(clear(&[], |t| t.message = "a\n".into()), "local 5.6.0");
+        assert_eq!(clear(&[], |t| t.message = "a".into()), "local 5.6.0");
+        let tls = |t: &mut Transaction| t.require_tls = true;
+        assert_eq!(sent(&["REQUIRETLS"], Security::Verified, tls), "MAIL FROM:<f@x.example> REQUIRETLS\r\n");
+        assert_eq!(sent(&["REQUIRETLS"], Security::Unverified, tls), "local 5.7.30");
+        assert_eq!(sent(&[], Security::Verified, tls), "local 5.7.30");
+    }
+
+    #[test]
+    fn limits_of_the_peer() {
+        let check = |limits: &str, taken: &[&str], usable: bool| {
+            let mut session = offering(&[PIPELINING, &format!("LIMITS {limits}")]);
+            let replies =
+                [&["250 m"][..], &vec!["250 r"; 3 - taken.iter().filter(|t| **t == "again").count()]].concat();
+            let replies = [&replies[..], &["354 go", "250 q"]].concat();
+            let (_, results) = run(&mut session, &transaction(&[A, B, C]), &replies);
+            assert_eq!(results, taken, "{limits}");
+            assert_eq!(session.is_usable(), usable, "{limits}");
+        };
+        let q = "accepted 250 q";
+        check("RCPTMAX=2", &[q, q, "again"], true);
+        check("RCPTMAX=1 MAILMAX=2", &[q, "again", "again"], true);
+        check("RCPTDOMAINMAX=1", &[q, q, "again"], true);
+        check("MAILMAX=1", &[q, q, q], false);
+
+        let mut spent = offering(&["LIMITS MAILMAX=1"]);
+        run(&mut spent, &transaction(&[A]), &["550 m"]);
+        assert_eq!(run(&mut spent, &transaction(&[A]), &[]), (String::new(), vec!["again".to_owned()]));
+    }
+
+    #[test]
+    fn what_was_begun_is_reset() {
+        let mut session = offering(&[]);
+        run(&mut session, &transaction(&[A]), &["250 m", "550 a"]);
+        let (sent, results) = run(&mut session, &transaction(&[A]), &["250 r", "250 m", "250 a", "354 go", "250 q"]);
+        assert!(sent.starts_with("RSET|<MAIL"), "{sent}");
+        assert_eq!(results, ["accepted 250 q"]);
+        let (sent, _) = run(&mut session, &transaction(&[A]), &["550 m"]);
+        assert!(sent.starts_with("MAIL"), "{sent}");
+
+        let mut stubborn = offering(&[PIPELINING]);
+        run(&mut stubborn, &transaction(&[A]), &["250 m", "550 a", "503 d"]);
+        let (_, results) = run(&mut stubborn, &transaction(&[A]), &["500 what"]);
+        assert_eq!(results, ["lost in MAIL FROM: unexpected reply: 500 what"]);
+        assert!(!stubborn.is_usable());
+    }
+
+    #[test]
+    fn content_cut_short() {
+        let check = |reply: Option<&str>, expect: &str| {
+            let mut session = offering(&[]);
+            let transaction = transaction(&[A]);
+            let mut delivery = Delivery::begin(&mut session, &transaction);
+            for reply in ["250 m", "250 a", "354 go"] {
+                delivery.next_action();
+                delivery.reply(Reply::new(reply[..3].parse().unwrap(), &reply[4..]));
+            }
+            assert_eq!(delivery.next_action(), Action::WriteMessage);
+            match reply {
+                Some(reply) => delivery.message_cut(Reply::new(reply[..3].parse().unwrap(), &reply[4..])),
+                None => delivery.broke("gone".into()),
+            }
+            assert_eq!(delivery.next_action(), Action::Done);
+            assert_eq!(delivery.finish().into_iter().map(show).collect::<Vec<_>>(), [expect]);
+            assert!(!session.is_usable());
+        };
+        check(Some("552 large"), "rejected 552 large");
+        check(None, "lost in message content: gone");
+        check(Some("250 fine"), "lost in message content: the peer answered the message before its end: 250 fine");
+    }
 }

@@ -284,3 +284,125 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(encryption: Encryption, verified: bool, auth: bool) -> Plan {
+        let credentials = Credentials { username: "u".into(), password: Zeroizing::new("p".into()) };
+        let ehlo_name = Domain::new("c.example").unwrap();
+        Plan { ehlo_name, encryption, verified, auth: auth.then_some(credentials) }
+    }
+
+    /// Runs it against these replies, `|` between their lines; what was sent, and how it ended. `more` stands behind a reply
+    /// that came with further bytes.
+    fn run(plan: Plan, replies: &[&str]) -> String {
+        let (mut handshake, mut step) = Handshake::start(plan);
+        let (mut seen, mut replies) = (Vec::new(), replies.iter());
+        loop {
+            match step {
+                Step::Ready => {
+                    seen.push("ready".to_owned());
+                    let (_, ehlo, _) = handshake.finish();
+                    seen.push(ehlo.lines[0].clone());
+                    return seen.join(", ");
+                }
+                Step::Tls => {
+                    seen.push("tls".to_owned());
+                    step = handshake.secured();
+                    continue;
+                }
+                Step::Read(_) => {}
+                Step::Send(bytes, _) => seen.push(String::from_utf8(bytes.to_vec()).unwrap().trim_end().to_owned()),
+            }
+            let (reply, more) = parse(replies.next().expect("a reply for every read"));
+            step = match handshake.reply(reply, more) {
+                Ok(step) => step,
+                Err(error) => {
+                    seen.push(format!("{:?} {error} permanent={}", error.fault, error.is_permanent()));
+                    return seen.join(", ");
+                }
+            };
+        }
+    }
+
+    fn parse(text: &str) -> (Reply, bool) {
+        let (text, more) = text.strip_suffix(" more").map_or((text, false), |text| (text, true));
+        (Reply { code: text[..3].parse().unwrap(), lines: text[4..].split('|').map(str::to_owned).collect() }, more)
+    }
+
+    #[test]
+    fn in_the_clear() {
+        let check =
+            |replies: &[&str], expect: &str| assert_eq!(run(plan(Encryption::Never, false, false), replies), expect);
+        check(&["220 hi", "250 mx|STARTTLS"], "EHLO c.example, ready, mx");
+        check(&["554 no"], "Peer greeting: the remote server refused: 554 no permanent=true");
+        check(&["421 busy"], "Peer greeting: the remote server refused: 421 busy permanent=false");
+        for code in [500, 501, 502, 503, 504] {
+            check(&["220 hi", &format!("{code} what"), "250 old"], "EHLO c.example, HELO c.example, ready, old");
+        }
+        let refused = "EHLO c.example, Peer EHLO: the remote server refused: 550 no permanent=true";
+        check(&["220 hi", "550 no"], refused);
+        check(&["220 hi", "500 what", "550 no"], &refused.replace("EHLO c.example", "EHLO c.example, HELO c.example"));
+    }
+
+    #[test]
+    fn starttls() {
+        let check = |encryption, replies: &[&str], expect: &str| {
+            assert_eq!(run(plan(encryption, true, false), replies), expect)
+        };
+        let offered = ["220 hi", "250 mx|STARTTLS"];
+        let with = |rest: &[&'static str]| [&offered[..], rest].concat();
+        let done = "EHLO c.example, STARTTLS, tls, EHLO c.example, ready, mx2";
+        check(Encryption::IfOffered, &with(&["220 go", "250 mx2"]), done);
+        check(Encryption::StartTls, &with(&["220 go", "250 mx2"]), done);
+        check(Encryption::IfOffered, &["220 hi", "250 mx"], "EHLO c.example, ready, mx");
+        check(Encryption::IfOffered, &with(&["454 not now"]), "EHLO c.example, STARTTLS, ready, mx");
+        let refused = "EHLO c.example, STARTTLS, Peer STARTTLS: the remote server refused: ";
+        check(Encryption::IfOffered, &with(&["421 bye"]), &format!("{refused}421 bye permanent=false"));
+        check(Encryption::StartTls, &with(&["454 not now"]), &format!("{refused}454 not now permanent=false"));
+        check(Encryption::StartTls, &["220 hi", "250 mx", "502 no"], &format!("{refused}502 no permanent=true"));
+        check(Encryption::Implicit, &["220 hi", "250 mx"], "tls, EHLO c.example, ready, mx");
+        // A server that does STARTTLS knows EHLO: an answer to the contrary does not lead back to HELO.
+        let later = "EHLO c.example, STARTTLS, tls, EHLO c.example, Peer EHLO: the remote server refused: 500 no permanent=true";
+        check(Encryption::StartTls, &with(&["220 go", "500 no"]), later);
+    }
+
+    #[test]
+    fn nothing_may_come_in_the_clear_behind_starttls() {
+        let expect = "EHLO c.example, STARTTLS, Peer STARTTLS: the peer sent more in the clear behind its answer to STARTTLS \
+                      permanent=false";
+        for encryption in [Encryption::IfOffered, Encryption::StartTls] {
+            assert_eq!(run(plan(encryption, true, false), &["220 hi", "250 mx|STARTTLS", "220 go more"]), expect);
+        }
+    }
+
+    #[test]
+    fn authentication() {
+        let check = |encryption, verified, replies: &[&str], expect: &str| {
+            assert_eq!(run(plan(encryption, verified, true), replies), expect);
+        };
+        let ready = ["220 hi", "250 mx|AUTH LOGIN PLAIN"];
+        let with = |rest: &[&'static str]| [&ready[..], rest].concat();
+        let sent = "tls, EHLO c.example, AUTH PLAIN AHUAcA==, ";
+        check(Encryption::Implicit, true, &with(&["235 ok"]), &format!("{sent}ready, mx"));
+        let refused = format!("{sent}Operator AUTH: the remote server refused: 535 wrong permanent=true");
+        check(Encryption::Implicit, true, &with(&["535 wrong"]), &refused);
+        let later = format!("{sent}Peer AUTH: the remote server refused: 454 later permanent=false");
+        check(Encryption::Implicit, true, &with(&["454 later"]), &later);
+        let clear =
+            "Operator AUTH: a password is only sent over verified TLS, and this connection is not permanent=false";
+        check(Encryption::Implicit, false, &ready, &format!("tls, EHLO c.example, {clear}"));
+        check(Encryption::Never, true, &ready, &format!("EHLO c.example, {clear}"));
+        check(Encryption::IfOffered, true, &ready, &format!("EHLO c.example, {clear}"));
+        let absent = "tls, EHLO c.example, Operator AUTH: the remote server does not offer AUTH PLAIN permanent=false";
+        check(Encryption::Implicit, true, &["220 hi", "250 mx|AUTH LOGIN"], absent);
+    }
+
+    #[test]
+    fn a_password_is_not_shown() {
+        let shown = format!("{:?}", plan(Encryption::Never, false, true));
+        assert!(shown.contains("Credentials") && !shown.contains("\"p\""), "{shown}");
+    }
+}
