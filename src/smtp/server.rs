@@ -524,6 +524,8 @@ fn complaint(error: &command::Error) -> Reply {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::smtp::tls::Verification;
 
@@ -783,12 +785,38 @@ mod tests {
         assert_eq!(act(&mut session), "421 4.4.2 timeout, closing the connection\r\n[close]");
         let mut session = self::session();
         session.receive(b"HELO c\r\nMAIL FROM:<>\r\n");
-        loop {
-            match session.next_action() {
-                Action::Mail { .. } => break session.answer(Err(shutting_down())),
-                other => panic!("{other:?}"),
-            }
-        }
+        let asked = session.next_action();
+        assert!(matches!(asked, Action::Mail { .. }), "{asked:?}");
+        session.answer(Err(shutting_down()));
         assert!(act(&mut session).ends_with("421 4.3.2 shutting down, try again later\r\n[close]"));
+    }
+
+    const PIECES: [&str; 16] = [
+        "EHLO c\r\n",
+        "HELO c\r\n",
+        "MAIL FROM:<a@x>\r\n",
+        "MAIL FROM:<no@x>\r\n",
+        "RCPT TO:<b@x>\r\n",
+        "DATA\r\n",
+        "text\r\n",
+        "RSET\r\n",
+        "QUIT\r\n",
+        ".\r\n",
+        "..\r\n",
+        ".",
+        "\r\n",
+        "\r",
+        "\n",
+        "RCPT TO:<\"a>",
+    ];
+
+    proptest! {
+        /// Any order of commands and content, received in parts of any size: no panic, and always the same answers.
+        #[test]
+        fn parts_make_no_difference(pieces in prop::collection::vec(prop::sample::select(&PIECES[..]), 0..30), size in 1usize..20) {
+            let input = format!("{HELO}MAIL FROM:<a@x>\r\nRCPT TO:<b@x>\r\n{}", pieces.concat());
+            let parts: Vec<&[u8]> = input.as_bytes().chunks(size).collect();
+            prop_assert_eq!(talk(&parts), talk(&[input.as_bytes()]));
+        }
     }
 }

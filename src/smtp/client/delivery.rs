@@ -387,6 +387,7 @@ fn is_intermediate(reply: &Reply) -> bool {
 #[cfg(test)]
 mod tests {
     use postledger_events::address::Address;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -687,5 +688,41 @@ mod tests {
         check(Some("552 large"), "rejected 552 large");
         check(None, "lost in message content: gone");
         check(Some("250 fine"), "lost in message content: the peer answered the message before its end: 250 fine");
+    }
+
+    proptest! {
+        /// Whatever the peer says: it ends, every recipient has a result, and nobody is accepted but by a 2yz to the content.
+        #[test]
+        fn any_replies(
+            codes in prop::collection::vec(prop::sample::select(vec![250, 354, 421, 450, 452, 550, 552, 599]), 12),
+            pipelining in any::<bool>(),
+            broken_at in 0usize..16,
+        ) {
+            let mut session = offering(if pipelining { &[PIPELINING] } else { &[] });
+            let transaction = transaction(&[A, B, C]);
+            let mut delivery = Delivery::begin(&mut session, &transaction);
+            let (mut codes, mut read, mut last, mut written) = (codes.into_iter(), 0, 0, false);
+            loop {
+                match delivery.next_action() {
+                    Action::Write(..) => {}
+                    Action::Read(_) if read == broken_at => delivery.broke("gone".into()),
+                    Action::Read(_) => {
+                        read += 1;
+                        last = codes.next().expect("a bounded number of replies");
+                        delivery.reply(Reply::new(last, ""));
+                    }
+                    Action::WriteMessage => {
+                        written = true;
+                        delivery.message_written();
+                    }
+                    Action::Done => break,
+                }
+            }
+            for result in delivery.finish() {
+                let accepted = matches!(result, RecipientResult::Accepted { .. });
+                prop_assert!(!accepted || (written && last == 250));
+                prop_assert!(!result.is_outcome_unknown() || written);
+            }
+        }
     }
 }
