@@ -1,3 +1,5 @@
 //! The program, as a library for its own binary and tests.
 
+pub mod clock;
 pub mod decide;
+pub mod ledger;
