@@ -1,5 +1,7 @@
 //! The program, as a library for its own binary and tests.
 
+pub mod clock;
 pub mod decide;
+pub mod ledger;
 pub mod mail;
 pub mod smtp;

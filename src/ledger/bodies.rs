@@ -1,0 +1,180 @@
+//! Contents of messages: small ones ride in the batch, larger ones are files that are on disk before their message is.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use fjall::Keyspace;
+
+use postledger_events::fact::submission::BodyRef;
+use postledger_events::id::{MessageUuid, Sha256};
+
+use super::store::{self, at_path, sync_dir};
+
+/// Where a body is follows from its size, so this is part of the format.
+pub const BODY_INLINE_BYTES_MAX: usize = 32 * 1024;
+
+/// The places of bodies.
+#[derive(Clone)]
+pub(super) struct Bodies {
+    dir: PathBuf,
+    keyspace: Keyspace,
+}
+
+/// A body that is safe, or will be together with the command that it comes with. If no message takes it, its file goes
+/// when this is dropped.
+pub struct Staged {
+    pub body: BodyRef,
+    pub(super) place: Place,
+}
+
+pub(super) enum Place {
+    Inline(Bytes),
+    File(StagedFile),
+}
+
+/// Removes its file unless it was kept.
+pub(super) struct StagedFile {
+    path: PathBuf,
+    kept: bool,
+}
+
+impl StagedFile {
+    /// A message has it now, or may have.
+    pub(super) fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for StagedFile {
+    fn drop(&mut self) {
+        if !self.kept {
+            remove_file(&self.path);
+        }
+    }
+}
+
+impl Bodies {
+    pub(super) fn open(dir: &Path, keyspace: Keyspace) -> Result<Bodies, store::Error> {
+        let dir = dir.join("bodies");
+        fs::create_dir_all(&dir).map_err(at_path(&dir))?;
+        Ok(Bodies { dir, keyspace })
+    }
+
+    /// Blocks while a large body is written and synced.
+    pub(super) fn stage(&self, name: MessageUuid, bytes: Bytes) -> Result<Staged, store::Error> {
+        let body = BodyRef { body: name, size: bytes.len() as u64, sha256: Sha256::of(&bytes) };
+        let place = if is_inline(&body) { Place::Inline(bytes) } else { Place::File(self.write_file(name, &bytes)?) };
+        Ok(Staged { body, place })
+    }
+
+    // IMPORTANT: the file, then its name, then the name's directory must be on disk before the message's record is.
+    fn write_file(&self, name: MessageUuid, bytes: &[u8]) -> Result<StagedFile, store::Error> {
+        let path = self.path(name);
+        let shelf = path.parent().expect("a body's file is on a shelf");
+        if !shelf.exists() {
+            fs::create_dir_all(shelf).map_err(at_path(shelf))?;
+            sync_dir(&self.dir)?;
+        }
+        let mut staged = StagedFile { path: path.with_extension("tmp"), kept: false };
+        let written = File::create(&staged.path).and_then(|mut file| {
+            file.write_all(bytes)?;
+            file.sync_all()
+        });
+        written.map_err(at_path(&staged.path))?;
+        fs::rename(&staged.path, &path).map_err(at_path(&path))?;
+        staged.path.clone_from(&path);
+        sync_dir(shelf)?;
+        Ok(staged)
+    }
+
+    pub(super) fn read(&self, body: &BodyRef) -> Result<Bytes, Error> {
+        let bytes = if is_inline(body) { self.read_inline(body)? } else { self.read_file(body)? };
+        if bytes.len() as u64 == body.size {
+            Ok(bytes)
+        } else {
+            Err(Error::Size { body: *body, found: bytes.len() as u64 })
+        }
+    }
+
+    fn read_inline(&self, body: &BodyRef) -> Result<Bytes, Error> {
+        let value = self.keyspace.get(body.body.0.as_bytes()).map_err(store::Error::from)?;
+        value.map(|v| Bytes::from(v.to_vec())).ok_or(Error::Missing(*body))
+    }
+
+    fn read_file(&self, body: &BodyRef) -> Result<Bytes, Error> {
+        let path = self.path(body.body);
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Bytes::from(bytes)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Err(Error::Missing(*body)),
+            Err(e) => Err(at_path(&path)(e).into()),
+        }
+    }
+
+    /// Like [`Bodies::read`], without reading a large body.
+    pub(super) fn check_present(&self, body: &BodyRef) -> Result<(), Error> {
+        if is_inline(body) {
+            return self.read(body).map(drop);
+        }
+        let path = self.path(body.body);
+        match fs::metadata(&path) {
+            Ok(meta) if meta.len() == body.size => Ok(()),
+            Ok(meta) => Err(Error::Size { body: *body, found: meta.len() }),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Err(Error::Missing(*body)),
+            Err(e) => Err(at_path(&path)(e).into()),
+        }
+    }
+
+    /// The file of a body that no message has any more; not an error if it is gone already.
+    pub(super) fn forget_file(&self, name: MessageUuid) {
+        remove_file(&self.path(name));
+    }
+
+    /// All files, with the body that each should be; `None` for what a crash left half written or is not ours.
+    pub(super) fn files(&self) -> Result<Vec<(PathBuf, Option<MessageUuid>)>, store::Error> {
+        let mut files = Vec::new();
+        for shelf in list(&self.dir)? {
+            for path in list(&shelf)? {
+                let name = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.parse().ok());
+                files.push((path, name));
+            }
+        }
+        Ok(files)
+    }
+
+    /// A directory for every first byte of the hash of the name: the first bytes of the name itself are a time.
+    fn path(&self, name: MessageUuid) -> PathBuf {
+        let [shelf, ..] = Sha256::of(name.0.as_bytes()).0;
+        self.dir.join(format!("{shelf:02x}")).join(name.to_string())
+    }
+}
+
+pub(super) fn is_inline(body: &BodyRef) -> bool {
+    body.size <= BODY_INLINE_BYTES_MAX as u64
+}
+
+pub(super) fn remove_file(path: &Path) {
+    match fs::remove_file(path) {
+        Ok(()) => {}
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        // What stays is found and removed at the next start.
+        Err(e) => tracing::warn!("{}: cannot be removed: {e}", path.display()),
+    }
+}
+
+fn list(dir: &Path) -> Result<Vec<PathBuf>, store::Error> {
+    let entries = fs::read_dir(dir).and_then(|entries| entries.map(|e| e.map(|e| e.path())).collect());
+    entries.map_err(at_path(dir))
+}
+
+/// A body cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("body {} ({} bytes) is missing", .0.body, .0.size)]
+    Missing(BodyRef),
+    #[error("body {} has {found} bytes instead of {}", body.body, body.size)]
+    Size { body: BodyRef, found: u64 },
+    #[error("{0}")]
+    Store(#[from] store::Error),
+}

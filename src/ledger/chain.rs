@@ -1,0 +1,94 @@
+//! Whether the log is whole: no gap, every record naming the hash of the one before, and no shorter than its watermark.
+
+use postledger_events::Record;
+use postledger_events::id::{Seq, Sha256};
+use postledger_events::record::Envelope;
+
+use super::snapshot::Snapshot;
+use super::store::Head;
+use super::watermark::Mark;
+
+/// What is wrong with a log, and where.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Damage {
+    #[error("the log ends at record {end}, but record {watermark} had been written and synced")]
+    EndsEarly { end: Seq, watermark: Seq },
+    #[error("the log has no record {missing}; the next one is {found}")]
+    Gap { missing: Seq, found: Seq },
+    #[error("record {seq} cannot be read: {why}")]
+    Unreadable { seq: Seq, why: String },
+    #[error("record {seq} is stored in the place of record {place}")]
+    Misplaced { place: Seq, seq: Seq },
+    #[error("the chain breaks at record {seq}: it names {named} as the hash of record {}, which is {found}", seq.0 - 1)]
+    Broken { seq: Seq, named: Sha256, found: Sha256 },
+    #[error("record {seq} is not what was written: its hash is {found} instead of {written}")]
+    Changed { seq: Seq, written: Sha256, found: Sha256 },
+    #[error("the time of record {seq} is before that of the record before it")]
+    TimeGoesBack { seq: Seq },
+    #[error("rows are at record {rows}, the log at record {log}")]
+    RowsApart { rows: Seq, log: Seq },
+}
+
+/// Follows the chain record by record.
+pub(super) struct Chain {
+    last: Option<Head>,
+    next: Seq,
+}
+
+impl Chain {
+    /// Begins at `first`, of which nothing is known before.
+    pub(super) fn from(first: Seq) -> Chain {
+        Chain { last: None, next: first }
+    }
+
+    /// The end of what was seen.
+    pub(super) fn end(&self) -> Option<Head> {
+        self.last
+    }
+
+    pub(super) fn step(&mut self, place: Seq, line: &[u8]) -> Result<Head, Damage> {
+        if place != self.next {
+            return Err(Damage::Gap { missing: self.next, found: place });
+        }
+        let unreadable = |why: String| Damage::Unreadable { seq: place, why };
+        let envelope = Envelope::decode(line).map_err(|e| unreadable(e.to_string()))?;
+        if envelope.seq != place {
+            return Err(Damage::Misplaced { place, seq: envelope.seq });
+        }
+        if place == Seq::FIRST && envelope.prev != Sha256::ZERO {
+            return Err(Damage::Broken { seq: place, named: envelope.prev, found: Sha256::ZERO });
+        }
+        if let Some(last) = self.last {
+            if envelope.prev != last.hash {
+                return Err(Damage::Broken { seq: place, named: envelope.prev, found: last.hash });
+            }
+            if envelope.at < last.at && envelope.kind != "ClockStepped" {
+                return Err(Damage::TimeGoesBack { seq: place });
+            }
+        }
+        let head = Head { seq: place, hash: Sha256::of(line), at: envelope.at };
+        self.last = Some(head);
+        self.next = place.next();
+        Ok(head)
+    }
+}
+
+/// Reads the log from the last record that was verified, and returns its end.
+pub(super) fn check_tail(snapshot: &Snapshot, mark: &Mark) -> Result<Head, Damage> {
+    let first = snapshot.first().max(mark.verified);
+    let mut chain = Chain::from(first);
+    for line in snapshot.records(first..=Seq(u64::MAX)) {
+        let next = chain.end().map_or(first, |end| end.seq.next());
+        let (seq, line) = line.map_err(|e| Damage::Unreadable { seq: next, why: e.to_string() })?;
+        let head = chain.step(seq, &line)?;
+        Record::decode(&line).map_err(|e| Damage::Unreadable { seq, why: e.to_string() })?;
+        if seq == mark.seq && head.hash != mark.hash {
+            return Err(Damage::Changed { seq, written: mark.hash, found: head.hash });
+        }
+    }
+    let end = chain.end().unwrap_or(Head::NONE);
+    if end.seq < mark.seq {
+        return Err(Damage::EndsEarly { end: end.seq, watermark: mark.seq });
+    }
+    Ok(end)
+}

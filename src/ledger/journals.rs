@@ -1,0 +1,66 @@
+//! The engine truncates its journals when it opens a directory that was not closed, and what it cuts off may be evidence; so
+//! they are copied aside first.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::store::{Error, at_path};
+
+/// Copies that are kept; the oldest goes.
+const COPIES_MAX: usize = 3;
+
+/// Copies `engine/*.jnl` into a new directory and says which.
+pub(super) fn set_aside(dir: &Path, engine: &Path) -> Result<Option<PathBuf>, Error> {
+    let journals: Vec<PathBuf> =
+        list(engine)?.into_iter().filter(|path| path.extension().is_some_and(|e| e == "jnl")).collect();
+    if journals.is_empty() {
+        return Ok(None);
+    }
+    let aside = dir.join("journals-aside");
+    fs::create_dir_all(&aside).map_err(at_path(&aside))?;
+    let mut copies: Vec<u64> = list(&aside)?.iter().filter_map(|path| number(path)).collect();
+    copies.sort_unstable();
+    let to = aside.join((copies.last().map_or(1, |last| last + 1)).to_string());
+    fs::create_dir(&to).map_err(at_path(&to))?;
+    for journal in journals {
+        let name = journal.file_name().expect("a listed file has a name");
+        fs::copy(&journal, to.join(name)).map_err(at_path(&journal))?;
+    }
+    for old in copies.iter().rev().skip(COPIES_MAX - 1) {
+        let old = aside.join(old.to_string());
+        fs::remove_dir_all(&old).map_err(at_path(&old))?;
+    }
+    Ok(Some(to))
+}
+
+fn list(dir: &Path) -> Result<Vec<PathBuf>, Error> {
+    let entries = fs::read_dir(dir).and_then(|entries| entries.map(|e| e.map(|e| e.path())).collect());
+    entries.map_err(at_path(dir))
+}
+
+fn number(path: &Path) -> Option<u64> {
+    path.file_name()?.to_str()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_copies_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = dir.path().join("ledger");
+        fs::create_dir(&engine).unwrap();
+        assert_eq!(set_aside(dir.path(), &engine).unwrap(), None);
+        fs::write(engine.join("0.jnl"), "a journal").unwrap();
+        for n in 1..=5 {
+            let copy = set_aside(dir.path(), &engine).unwrap().unwrap();
+            assert_eq!(copy, dir.path().join(format!("journals-aside/{n}")));
+            assert_eq!(fs::read_to_string(copy.join("0.jnl")).unwrap(), "a journal");
+        }
+        let mut kept: Vec<u64> =
+            list(&dir.path().join("journals-aside")).unwrap().iter().filter_map(|p| number(p)).collect();
+        kept.sort_unstable();
+        assert_eq!(kept, [3, 4, 5]);
+    }
+}

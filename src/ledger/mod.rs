@@ -1,0 +1,329 @@
+//! The ledger: the log, its rows, bodies and secrets, one writer, and a handle that hides the engine below.
+
+mod bodies;
+mod chain;
+mod journals;
+mod lock;
+pub mod open;
+mod overlay;
+mod rebuild;
+mod snapshot;
+mod store;
+mod vault;
+mod watermark;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot, watch};
+use zeroize::Zeroizing;
+
+use postledger_events::fact::account::RetrySchedule;
+use postledger_events::fact::submission::BodyRef;
+use postledger_events::id::{Author, Fingerprint, MessageUuid, SecretId, Seq};
+use postledger_events::time::Timestamp;
+use postledger_events::{Answer, Command, Refusal};
+use postledger_projections::{self as projections, Projection, Rows};
+
+use crate::clock::Clock;
+use crate::decide::{self, Decision, Moment, Policy};
+
+pub use bodies::{BODY_INLINE_BYTES_MAX, Error as BodyError, Staged};
+pub use chain::Damage;
+pub use rebuild::Progress;
+pub use snapshot::{Lines, Snapshot};
+pub use store::Error;
+
+use bodies::{Bodies, is_inline};
+use lock::Lock;
+use store::Store;
+use writer::{Message, Request};
+
+/// How long a command waits for a place in the queue before its sender is told that the ledger is busy.
+const QUEUE_WAIT_MAX: Duration = Duration::from_secs(2);
+/// Records of one segment of the log.
+const SEGMENT_RECORDS_MAX: u64 = 4_000_000;
+/// Blocks of the engine that are kept in memory.
+const CACHE_BYTES: u64 = 64 * 1024 * 1024;
+
+/// A handle to an open ledger; cheap to clone. When the last one goes, the writer finishes what it has and ends.
+#[derive(Clone)]
+pub struct Ledger {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    /// Taken when the ledger goes.
+    sender: Option<mpsc::Sender<Message>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What the writer and all handles have in common.
+struct Shared {
+    store: Store,
+    bodies: Bodies,
+    pepper: [u8; 32],
+    current: ArcSwap<snapshot::Moment>,
+    position: watch::Sender<Seq>,
+    stopped: OnceLock<String>,
+    closing: AtomicBool,
+    /// Batches written since the start.
+    commits: AtomicU64,
+    lock: Arc<Lock>,
+}
+
+/// How to open a ledger.
+#[derive(Clone)]
+pub struct Options {
+    pub dir: PathBuf,
+    /// Make a new one if there is none.
+    pub create: bool,
+    /// Of a new ledger within its installation.
+    pub ledger_number: u16,
+    /// For accounts that have no schedule of their own.
+    pub retry: RetrySchedule,
+    /// All waits are divided by this.
+    pub retry_scale: u32,
+    /// Who says that the clock is right although it differs much from the last record's time.
+    pub accept_clock: Option<Author>,
+    pub rebuild: Rebuild,
+    pub segment_records_max: u64,
+    pub cache_bytes: u64,
+    pub program: Program,
+    /// Told now and then while tables are rebuilt.
+    pub progress: Arc<dyn Fn(Progress) + Send + Sync>,
+}
+
+impl Options {
+    /// The product's settings for the ledger in `dir`, which must exist.
+    pub fn new(dir: impl Into<PathBuf>) -> Options {
+        Options {
+            dir: dir.into(),
+            create: false,
+            ledger_number: 0,
+            retry: RetrySchedule::contract(),
+            retry_scale: 1,
+            accept_clock: None,
+            rebuild: Rebuild::Changed,
+            segment_records_max: SEGMENT_RECORDS_MAX,
+            cache_bytes: CACHE_BYTES,
+            program: Program::product(),
+            progress: Arc::new(|_| {}),
+        }
+    }
+}
+
+/// Which tables are rebuilt at start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Rebuild {
+    /// Those whose projection has another version than the one that built them.
+    #[default]
+    Changed,
+    /// Those, and these.
+    Named(Vec<String>),
+    All,
+}
+
+impl Rebuild {
+    fn names(&self, projection: &str) -> bool {
+        match self {
+            Rebuild::Changed => false,
+            Rebuild::Named(names) => names.iter().any(|n| n == projection),
+            Rebuild::All => true,
+        }
+    }
+}
+
+/// The pure parts that the ledger runs.
+#[derive(Clone, Copy)]
+pub struct Program {
+    pub projections: &'static [Projection],
+    pub decide: fn(&Command, &dyn Rows, &Policy, Moment) -> Result<Decision, Refusal>,
+    /// Whether a message still has this body.
+    pub is_body_live: fn(&dyn Rows, MessageUuid) -> Result<bool, projections::Error>,
+}
+
+impl Program {
+    pub fn product() -> Program {
+        Program { projections: projections::PROJECTIONS, decide: decide::decide, is_body_live: |_, _| Ok(true) }
+    }
+}
+
+/// A command with the contents and secrets that its facts will name.
+pub struct Intent {
+    pub command: Command,
+    pub bodies: Vec<Staged>,
+    pub secrets: Vec<(SecretId, Zeroizing<Vec<u8>>)>,
+}
+
+impl From<Command> for Intent {
+    fn from(command: Command) -> Intent {
+        Intent { command, bodies: Vec::new(), secrets: Vec::new() }
+    }
+}
+
+/// What a command led to; on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    pub answer: Answer,
+    /// Its first record; after `last` if nothing had to be recorded.
+    pub first: Seq,
+    pub last: Seq,
+    pub at: Timestamp,
+}
+
+/// Why a command led to nothing, or is not known to have led to anything.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    #[error("{0}")]
+    Refused(Refusal),
+    #[error("the ledger is busy; try again later")]
+    Busy,
+    /// Whether it took place is not known if the ledger stopped meanwhile.
+    #[error("the ledger takes nothing any more: {0}")]
+    Stopped(String),
+}
+
+/// How the ledger is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Why it takes nothing any more.
+    pub stopped: Option<String>,
+    pub position: Seq,
+    /// Batches written since the start, each with one sync.
+    pub commits: u64,
+    /// Tables that are being rebuilt, and how far they are.
+    pub lagging: Vec<(&'static str, Seq)>,
+}
+
+impl Ledger {
+    /// Takes the lock, checks the log, rebuilds what decisions need, and starts the writer. Blocks.
+    pub fn open(options: Options, clock: Clock) -> Result<Ledger, open::Error> {
+        open::open(options, clock)
+    }
+
+    /// Brings a body to where its message will look for it: before this returns for a large one, with the batch for a small one.
+    pub async fn stage(&self, body: MessageUuid, bytes: Bytes) -> Result<Staged, Error> {
+        let bodies = self.inner.shared.bodies.clone();
+        if bytes.len() <= BODY_INLINE_BYTES_MAX {
+            return bodies.stage(body, bytes);
+        }
+        let staged = tokio::task::spawn_blocking(move || bodies.stage(body, bytes)).await;
+        staged.unwrap_or_else(|e| Err(Error::Notes(format!("the thread that wrote a body died: {e}"))))
+    }
+
+    /// Returns when the command's facts are on disk, or it was refused and left no trace.
+    pub async fn submit(&self, intent: impl Into<Intent>) -> Result<Committed, SubmitError> {
+        if let Some(why) = self.inner.shared.stopped() {
+            return Err(SubmitError::Stopped(why));
+        }
+        let (answer, answered) = oneshot::channel();
+        let request = Message::Command(Box::new(Request { intent: intent.into(), answer }));
+        let place = tokio::time::timeout(QUEUE_WAIT_MAX, self.inner.sender().reserve()).await;
+        let place = place.map_err(|_| SubmitError::Busy)?;
+        place.map_err(|_| self.inner.shared.gone())?.send(request);
+        answered.await.unwrap_or_else(|_| Err(self.inner.shared.gone()))
+    }
+
+    /// The last moment that is on disk.
+    pub fn snapshot(&self) -> Snapshot {
+        self.inner.shared.snapshot()
+    }
+
+    /// Reads a file if the body is a large one: blocks.
+    pub fn body(&self, body: &BodyRef) -> Result<Bytes, BodyError> {
+        self.inner.shared.bodies.read(body)
+    }
+
+    /// Whether reading it means reading a file.
+    pub fn is_body_file(body: &BodyRef) -> bool {
+        !is_inline(body)
+    }
+
+    pub fn secret(&self, id: SecretId) -> Result<Option<Zeroizing<Vec<u8>>>, Error> {
+        vault::secret(&self.inner.shared.store.vault, id)
+    }
+
+    /// The key of pseudonyms.
+    pub fn pepper(&self) -> &[u8; 32] {
+        &self.inner.shared.pepper
+    }
+
+    /// What facts say of a secret instead of its value.
+    pub fn fingerprint(&self, secret: &[u8]) -> Fingerprint {
+        vault::fingerprint(&self.inner.shared.pepper, secret)
+    }
+
+    /// Says when the log has grown.
+    pub fn watch(&self) -> watch::Receiver<Seq> {
+        self.inner.shared.position.subscribe()
+    }
+
+    pub fn status(&self) -> Status {
+        let snapshot = self.snapshot();
+        let lagging = snapshot.0.view.tables.iter().flatten();
+        let lagging = lagging.filter_map(|t| t.as_of.map(|as_of| (t.projection, as_of))).collect();
+        let (shared, position) = (&self.inner.shared, snapshot.position());
+        Status { stopped: shared.stopped(), position, commits: shared.commits.load(Ordering::Relaxed), lagging }
+    }
+
+    /// Finishes what waits and leaves a directory that opens without questions. Other handles can still read.
+    pub async fn close(&self) -> Result<(), Error> {
+        self.inner.shared.closing.store(true, Ordering::Release);
+        let (done, closed) = oneshot::channel();
+        if self.inner.sender().send(Message::Close(done)).await.is_err() {
+            return Ok(());
+        }
+        closed.await.unwrap_or(Ok(()))
+    }
+}
+
+impl Inner {
+    fn sender(&self) -> &mpsc::Sender<Message> {
+        self.sender.as_ref().expect("it is taken only when the last handle goes")
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.shared.closing.store(true, Ordering::Release);
+        self.sender.take();
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            thread.thread().unpark();
+            // A thread that died has said so in the status.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn snapshot(&self) -> Snapshot {
+        Snapshot(self.current.load_full())
+    }
+
+    fn stopped(&self) -> Option<String> {
+        self.stopped.get().cloned()
+    }
+
+    /// Takes nothing from now on; the first reason counts.
+    fn stop(&self, why: String) -> String {
+        let why = self.stopped.get_or_init(|| why);
+        tracing::info!("the ledger stops: {why}");
+        why.clone()
+    }
+
+    fn gone(&self) -> SubmitError {
+        SubmitError::Stopped(self.stopped().unwrap_or_else(|| "the writer is gone".to_owned()))
+    }
+}

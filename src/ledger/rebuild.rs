@@ -1,0 +1,167 @@
+//! Rebuilding tables from the log: folds in memory in bounded chunks, brings each sorted into a new keyspace, and leaves the
+//! switch to the writer.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use fjall::Keyspace;
+use tokio::sync::mpsc;
+
+use postledger_events::Record;
+use postledger_events::id::Seq;
+use postledger_projections::rows::{Key, Value};
+use postledger_projections::{self as projections, Order, Projection, Rows, Table};
+
+use super::Shared;
+use super::overlay::Overlay;
+use super::snapshot::{Snapshot, failed};
+use super::store::Error;
+use super::writer::Message;
+
+/// What a chunk may take in memory, about.
+const CHUNK_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Records after which progress is shown and a stop is noticed.
+const STEP_RECORDS: u64 = 10_000;
+/// What is left for the writer, which folds it between two batches.
+const REST_RECORDS_MAX: u64 = 1_000;
+
+/// How far a rebuild has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    pub tables: Vec<&'static str>,
+    pub done: Seq,
+    pub end: Seq,
+}
+
+/// A table that is being rebuilt.
+pub(super) struct Target {
+    pub(super) projection: Projection,
+    pub(super) generation: u64,
+    pub(super) keyspace: Keyspace,
+    pub(super) applied: Seq,
+    pub(super) replaces: Option<Keyspace>,
+}
+
+impl Target {
+    /// Folds what the log has after [`Target::applied`] without storing it.
+    pub(super) fn fold_rest(&mut self, snapshot: &Snapshot) -> Result<Vec<(Key, Option<Value>)>, Error> {
+        let mut overlay = Overlay::new(Below::of(std::slice::from_ref(self)));
+        for line in snapshot.records(self.applied.next()..=snapshot.position()) {
+            let (seq, line) = line?;
+            overlay.fold(&self.projection, &Record::decode(&line)?)?;
+            self.applied = seq;
+        }
+        Ok(overlay.take(self.projection.table))
+    }
+}
+
+/// Brings all targets, which are equally far, to the end of `snapshot`; `step` says whether to go on.
+pub(super) fn replay(
+    targets: &mut [Target],
+    snapshot: &Snapshot,
+    step: &mut dyn FnMut(Progress) -> bool,
+) -> Result<(), Error> {
+    let Some(from) = targets.first().map(|t| t.applied.max(before(snapshot.first()))) else { return Ok(()) };
+    let names: Vec<&'static str> = targets.iter().map(|t| t.projection.name).collect();
+    let end = snapshot.position();
+    let mut overlay = Overlay::new(Below::of(targets));
+    let mut done = from;
+    for line in snapshot.records(from.next()..=end) {
+        let (seq, line) = line?;
+        let record = Record::decode(&line)?;
+        for target in &*targets {
+            overlay.fold(&target.projection, &record)?;
+        }
+        done = seq;
+        if overlay.bytes() >= CHUNK_BYTES_MAX {
+            store_chunk(targets, &mut overlay, done)?;
+        }
+        if done.0.is_multiple_of(STEP_RECORDS) && !step(Progress { tables: names.clone(), done, end }) {
+            return Ok(());
+        }
+    }
+    store_chunk(targets, &mut overlay, done)?;
+    step(Progress { tables: names, done, end });
+    Ok(())
+}
+
+fn before(seq: Seq) -> Seq {
+    Seq(seq.0 - 1)
+}
+
+/// Each chunk becomes a run of its own in the engine, whose removals hide what older runs have; so chunks may overlap.
+fn store_chunk(targets: &mut [Target], overlay: &mut Overlay<Below>, done: Seq) -> Result<(), Error> {
+    for target in targets {
+        let mut ingestion = target.keyspace.start_ingestion()?;
+        for (key, value) in overlay.take(target.projection.table) {
+            match value {
+                Some(value) => ingestion.write(key, value)?,
+                None => ingestion.write_tombstone(key)?,
+            }
+        }
+        ingestion.finish()?;
+        target.applied = done;
+    }
+    Ok(())
+}
+
+/// Rebuilds beside the running ledger, and hands over when little is left.
+pub(super) fn in_background(
+    shared: &Arc<Shared>,
+    mut targets: Vec<Target>,
+    writer: &mpsc::WeakSender<Message>,
+    progress: &dyn Fn(Progress),
+) -> Result<(), Error> {
+    let closing = || shared.closing.load(Ordering::Acquire) || shared.stopped().is_some();
+    loop {
+        let snapshot = shared.snapshot();
+        replay(&mut targets, &snapshot, &mut |now| {
+            progress(now);
+            !closing()
+        })?;
+        let Some(writer) = writer.upgrade() else { return Ok(()) };
+        if closing() {
+            return Ok(());
+        }
+        let applied = targets.first().map_or(snapshot.position(), |t| t.applied);
+        let rest = shared.snapshot().position().0.saturating_sub(applied.0);
+        let last = rest <= REST_RECORDS_MAX;
+        let message = if last { Message::Adopt(std::mem::take(&mut targets)) } else { Message::Rebuilt(applied) };
+        // The writer is gone only when the ledger is: what was rebuilt is dropped at the next start.
+        if writer.blocking_send(message).is_err() || last {
+            return Ok(());
+        }
+    }
+}
+
+/// The rows of targets as far as they are stored.
+pub(super) struct Below {
+    tables: Vec<Option<Keyspace>>,
+}
+
+impl Below {
+    pub(super) fn of(targets: &[Target]) -> Below {
+        let keyspace =
+            |table: &Table| targets.iter().find(|t| t.projection.table == *table).map(|t| t.keyspace.clone());
+        Below { tables: Table::ALL.iter().map(keyspace).collect() }
+    }
+}
+
+impl Rows for Below {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Value>, projections::Error> {
+        let why = || projections::Error { table, why: "it is not being rebuilt".to_owned() };
+        let keyspace = self.tables[table as usize].as_ref().ok_or_else(why)?;
+        Ok(keyspace.get(key).map_err(failed(table))?.map(|v| v.to_vec()))
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        _: &[u8],
+        _: &[u8],
+        _: Order,
+        _: usize,
+    ) -> Result<Vec<(Key, Value)>, projections::Error> {
+        Err(projections::Error { table, why: "no scan while it is being rebuilt".to_owned() })
+    }
+}
