@@ -280,6 +280,8 @@ pub(crate) fn fold(record: &Record, rows: &mut dyn RowsMut) -> Result<(), Error>
             for id in &e.deliveries {
                 change(rows, *id, |row| {
                     row.state = State::Queued;
+                    // No entry comes into the index before the times that were looked at already.
+                    row.due = row.due.max(record.at);
                     row.job = e.job.or(row.job);
                 })?;
             }

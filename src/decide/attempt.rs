@@ -158,8 +158,10 @@ pub fn finish(c: &FinishAttempt, rows: &dyn Rows, policy: &Policy, moment: Momen
             row.attempts,
             started,
             c.jitter_s,
-        );
-        if end.add(&row, *outcome, c, due) {
+        )
+        .map(|due| due.max(moment.now))
+        .map(|due| due.max(moment.now));
+        if end.add(&row, *outcome, c, moment, due) {
             wishes.push(row);
         }
     }
@@ -192,7 +194,14 @@ impl End {
     }
 
     /// Whether the recipient will be tried again, so that a wish for it can be granted.
-    fn add(&mut self, row: &DeliveryRow, outcome: RecipientOutcome, c: &FinishAttempt, due: Option<Timestamp>) -> bool {
+    fn add(
+        &mut self,
+        row: &DeliveryRow,
+        outcome: RecipientOutcome,
+        c: &FinishAttempt,
+        moment: Moment,
+        due: Option<Timestamp>,
+    ) -> bool {
         let number = row.attempts;
         let (problem, permanent, last) = match outcome {
             RecipientOutcome::Accepted { reply } => {
@@ -212,7 +221,7 @@ impl End {
             RecipientOutcome::Untried { error } => {
                 let problem = Problem { error: Some(error), ..NO_PROBLEM };
                 // A stop that was planned is no reason to wait, nor to give up.
-                self.deferred.push(DeferredRecipient { id: row.id, number, next: c.ended, problem });
+                self.deferred.push(DeferredRecipient { id: row.id, number, next: moment.now, problem });
                 return true;
             }
         };
@@ -344,6 +353,7 @@ pub fn abandon(c: &AbandonAttempt, rows: &dyn Rows, policy: &Policy, moment: Mom
     for id in &c.deliveries {
         let Some((row, started)) = running(rows, *id, c.attempt)? else { continue };
         let next = retry::next(schedule, policy.retry_scale, row.attempts, started, c.jitter_s);
+        let next = next.map(|next| next.max(moment.now));
         doubtful.push(DoubtfulRecipient { id: row.id, number: row.attempts, next });
         match next {
             Some(_) => wishes.push(row),
@@ -385,7 +395,7 @@ fn granted(row: &DeliveryRow, of: &MessageRow, moment: Moment) -> Option<Event> 
             DeliveryHeld { message, account, deliveries: vec![row.id], cause, job, by }.into()
         }
         Wish::Reschedule(next) => {
-            let deliveries = vec![RescheduledDelivery { id: row.id, next }];
+            let deliveries = vec![RescheduledDelivery { id: row.id, next: next.max(moment.now) }];
             DeliveryRescheduled { message, account, deliveries, job, by }.into()
         }
     })

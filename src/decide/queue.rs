@@ -227,7 +227,7 @@ fn change(
     let (message, account, by) = (of.message, of.account.clone(), by.clone());
     let ids = open.iter().map(|row| row.id).collect();
     let at = |next: &dyn Fn(&DeliveryRow) -> postledger_events::time::Timestamp| {
-        open.iter().map(|row| RescheduledDelivery { id: row.id, next: next(row) }).collect()
+        open.iter().map(|row| RescheduledDelivery { id: row.id, next: next(row).max(moment.now) }).collect()
     };
     let event = match action {
         QueueAction::Hold => DeliveryHeld { message, account, deliveries: ids, cause, job, by }.into(),

@@ -94,6 +94,8 @@ pub struct Options {
     pub retry: RetrySchedule,
     /// All waits are divided by this.
     pub retry_scale: u32,
+    /// What reply texts mean.
+    pub reply_rules: Arc<decide::classify::Rules>,
     /// Who says that the clock is right although it differs much from the last record's time.
     pub accept_clock: Option<Author>,
     pub rebuild: Rebuild,
@@ -113,6 +115,7 @@ impl Options {
             ledger_number: 0,
             retry: RetrySchedule::contract(),
             retry_scale: 1,
+            reply_rules: Arc::new(decide::classify::Rules::shipped()),
             accept_clock: None,
             rebuild: Rebuild::Changed,
             segment_records_max: SEGMENT_RECORDS_MAX,
@@ -155,7 +158,11 @@ pub struct Program {
 
 impl Program {
     pub fn product() -> Program {
-        Program { projections: projections::PROJECTIONS, decide: decide::decide, is_body_live: |_, _| Ok(true) }
+        Program {
+            projections: projections::PROJECTIONS,
+            decide: decide::decide,
+            is_body_live: |rows, body| projections::is_body_live(rows, body),
+        }
     }
 }
 

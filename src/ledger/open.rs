@@ -173,7 +173,13 @@ fn writer(opened: Opened, options: &Options, clock: Clock, pepper: [u8; 32]) -> 
         commits: AtomicU64::new(0),
         lock,
     });
-    let policy = Policy { pepper, ledger_number, retry: options.retry.clone(), retry_scale: options.retry_scale };
+    let policy = Policy {
+        pepper,
+        ledger_number,
+        retry: options.retry.clone(),
+        retry_scale: options.retry_scale,
+        reply_rules: Arc::clone(&options.reply_rules),
+    };
     let (program, segment_records_max) = (options.program, options.segment_records_max.max(1));
     Ok(Writer { shared, view, head, watermark, policy, clock, program, segment_records_max })
 }
