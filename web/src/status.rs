@@ -22,7 +22,9 @@ pub enum Fault {
     Unauthorized(&'static str),
     /// The proxy does not say who the client is.
     NoClient,
-    TooManyAttempts { retry_after_s: u64 },
+    TooManyAttempts {
+        retry_after_s: u64,
+    },
     /// The request is at fault: 400 and an error object.
     Request(Code, String),
     /// The Idempotency-Key was used with another request.
@@ -31,7 +33,10 @@ pub enum Fault {
     /// We are at fault.
     Internal(String),
     /// Nothing can be accepted now.
-    Unavailable { why: String, retry_after_s: u64 },
+    Unavailable {
+        why: String,
+        retry_after_s: u64,
+    },
 }
 
 /// The contract's error codes for requests that cannot be done as they are.
@@ -90,9 +95,7 @@ impl IntoResponse for Fault {
                 retry_after(retry_after_s, text(StatusCode::TOO_MANY_REQUESTS, "429 - too many auth attempts"))
             }
             Fault::Request(code, message) => error(StatusCode::BAD_REQUEST, code, &message),
-            Fault::IdempotencyMismatch(why) => {
-                error(StatusCode::UNPROCESSABLE_ENTITY, Code::IdempotencyMismatch, &why)
-            }
+            Fault::IdempotencyMismatch(why) => error(StatusCode::UNPROCESSABLE_ENTITY, Code::IdempotencyMismatch, &why),
             Fault::IdempotencyInFlight => error(
                 StatusCode::CONFLICT,
                 Code::IdempotencyInFlight,

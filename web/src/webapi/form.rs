@@ -1,17 +1,16 @@
 //! The request in a body: form field `request` (urlencoded or multipart) or a JSON body, and the files that go along.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::header;
 use axum::http::request::Parts;
 use bytes::Bytes;
 use multer::{Field, Multipart};
-use tokio::sync::Semaphore;
 
 use super::intake::{self, Held, Intake};
 use super::media::Media;
+use crate::Config;
 use crate::status::{Code, Fault};
 
 /// Bytes of a urlencoded or JSON body.
@@ -67,26 +66,19 @@ impl Role {
     }
 }
 
-/// What bounds a body.
-pub struct Limits<'a> {
-    pub pool: &'a Arc<Semaphore>,
-    /// Of all files together.
-    pub files_bytes_max: u64,
-}
-
 /// Reads the body of a request.
-pub async fn read(parts: &Parts, body: Body, limits: &Limits<'_>) -> Result<Form, Fault> {
+pub async fn read(parts: &Parts, body: Body, config: &Config) -> Result<Form, Fault> {
     let content_type = parts.headers.get(header::CONTENT_TYPE).map_or(&b""[..], |v| v.as_bytes());
     let Some(media) = Media::parse(content_type) else {
         return Err(Fault::protocol(format!("unknown content-type {}", content_type.escape_ascii())));
     };
     let bytes_max = match media.kind.as_str() {
-        "multipart/form-data" => multipart_bytes_max(limits.files_bytes_max),
+        "multipart/form-data" => multipart_bytes_max(config.message_bytes_max),
         _ => BODY_BYTES_MAX,
     };
-    let mut intake = Intake::new(body, &parts.headers, limits.pool, bytes_max);
+    let mut intake = Intake::new(body, &parts.headers, &config.intake, bytes_max);
     let (request, files) = match media.kind.as_str() {
-        "multipart/form-data" => read_multipart(&media, &mut intake, limits.files_bytes_max).await?,
+        "multipart/form-data" => read_multipart(&media, &mut intake, config.message_bytes_max).await?,
         "application/json" => (whole(&mut intake).await?, Vec::new()),
         "application/x-www-form-urlencoded" => (urlencoded_request(&whole(&mut intake).await?)?, Vec::new()),
         _ => (Bytes::new(), Vec::new()),
@@ -122,7 +114,8 @@ fn urlencoded_request(body: &[u8]) -> Result<Bytes, Fault> {
         let equals = pair.iter().position(|&b| b == b'=').unwrap_or(pair.len());
         let (key, value) = (&pair[..equals], pair.get(equals + 1..).unwrap_or_default());
         let decode = |text| {
-            percent_decode(text, true).ok_or_else(|| Fault::protocol("parsing form: invalid URL escape (% and two hex digits)"))
+            percent_decode(text, true)
+                .ok_or_else(|| Fault::protocol("parsing form: invalid URL escape (% and two hex digits)"))
         };
         let (key, value) = (decode(key)?, decode(value)?);
         if request.is_none() && *key == *b"request" {
@@ -170,8 +163,8 @@ async fn read_multipart(
     files_bytes_max: u64,
 ) -> Result<(Bytes, Vec<FormFile>), Fault> {
     let boundary = media.param("boundary").filter(|b| !b.is_empty() && b.len() <= 70);
-    let boundary = boundary
-        .ok_or_else(|| Fault::protocol("parsing form: no multipart boundary param in Content-Type"))?;
+    let boundary =
+        boundary.ok_or_else(|| Fault::protocol("parsing form: no multipart boundary param in Content-Type"))?;
     let mut multipart = Multipart::new(Box::pin(intake.pieces()), boundary);
     let (mut request, mut files) = (None, Vec::new());
     let mut fields_left = Allowance::new(FIELD_BYTES_MAX, Code::Protocol, "form fields");

@@ -37,7 +37,8 @@ fn hash(request: &impl Serialize, files: &[FormFile]) -> Sha256 {
         .map(|f| (f.role.part_name(), &f.name, &f.content_type, &f.content_id, Sha256::of(&f.data)))
         .collect();
     let mut hasher = Hasher(sha2::Sha256::new());
-    serde_json::to_writer(&mut hasher, &(request, files)).expect("requests have string keys only, and hashing cannot fail");
+    serde_json::to_writer(&mut hasher, &(request, files))
+        .expect("requests have string keys only, and hashing cannot fail");
     Sha256(hasher.0.finalize().into())
 }
 

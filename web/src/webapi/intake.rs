@@ -116,7 +116,9 @@ impl Intake {
 /// The body was not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Error {
-    TooLarge { bytes_max: u64 },
+    TooLarge {
+        bytes_max: u64,
+    },
     TooSlow,
     /// The client went away or broke the protocol.
     Broken,

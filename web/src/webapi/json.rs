@@ -433,10 +433,17 @@ impl Kind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
     End,
-    Unexpected { found: u8, place: &'static str },
+    Unexpected {
+        found: u8,
+        place: &'static str,
+    },
     TooDeep,
     UnknownField(String),
-    WrongType { found: &'static str, wanted: &'static str, field: String },
+    WrongType {
+        found: &'static str,
+        wanted: &'static str,
+        field: String,
+    },
     /// A string that is no RFC 3339 time.
     NoTime(String),
 }

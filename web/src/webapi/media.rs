@@ -121,7 +121,11 @@ mod tests {
         check("application/json", Some("application/json"), &[]);
         check("Application/JSON; Charset=UTF-8;", Some("application/json"), &[("charset", "UTF-8")]);
         check("multipart/form-data; boundary=\"a b\"", Some("multipart/form-data"), &[("boundary", "a b")]);
-        check("form-data; name=\"x\"; filename=\"a;b=\\\"c\\\".txt\"", Some("form-data"), &[("filename", "a;b=\"c\".txt")]);
+        check(
+            "form-data; name=\"x\"; filename=\"a;b=\\\"c\\\".txt\"",
+            Some("form-data"),
+            &[("filename", "a;b=\"c\".txt")],
+        );
         check("form-data; filename=\"C:\\dir\\a.txt\"", Some("form-data"), &[("filename", "C:\\dir\\a.txt")]);
         check("form-data; filename=\"ü.txt\"", Some("form-data"), &[("filename", "ü.txt")]);
         check("form-data; filename*=utf-8''%e2%98%ba.txt", Some("form-data"), &[("filename", "☺.txt")]);
