@@ -10,7 +10,7 @@ use postledger_events::command::{IdempotencyKey, Submitted};
 use postledger_events::draft::Draft;
 use postledger_events::fact::account::{DkimAlgorithm, TransportTls};
 use postledger_events::fact::submission::BodyRef;
-use postledger_events::id::{AccountName, Author, Selector, Seq, TransportName};
+use postledger_events::id::{AccountName, Author, RecipientKey, Selector, Seq, TransportName};
 use postledger_events::time::Timestamp;
 use postledger_events::{Answer, Command, Refusal};
 use postledger_projections::Rows;
@@ -37,6 +37,9 @@ pub trait Port: Send + Sync + 'static {
 
     /// Says early whether `send` would be refused for its sender, recipients or limits; changes nothing.
     fn preflight(&self, account: &AccountName, from: &Address, recipients: &[Address]) -> Result<(), Refusal>;
+
+    /// The name under which this account's lists know all variants of an address.
+    fn recipient_key(&self, account: &AccountName, address: &Address) -> RecipientKey;
 
     /// Lets the ledger decide on a command. When it returns `Ok`, what follows is on disk.
     fn execute(&self, command: Command) -> impl Future<Output = Result<Answer, ExecuteError>> + Send;

@@ -1,0 +1,479 @@
+//! Requests in JSON, read as Go's encoding/json reads them: keys in any case, unknown keys refused, `null` leaves the
+//! zero value, the last of equal keys wins, what follows the value is ignored, text that is not UTF-8 is replaced.
+//!
+//! Values are decoded in one pass into their types; text without escapes is borrowed from the input.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Objects and arrays within one another. No request type needs more than four.
+const DEPTH_MAX: usize = 32;
+
+/// Reads a request. `null` is the empty request.
+pub fn decode<'a, T: Decode<'a>>(input: &'a [u8]) -> Result<T, Error> {
+    let mut value = T::default();
+    value.decode(&mut Decoder { input, at: 0, depth: 0 })?;
+    Ok(value)
+}
+
+/// A type that a JSON value can be read into, over what is there already.
+pub trait Decode<'a>: Default {
+    fn decode(&mut self, from: &mut Decoder<'a>) -> Result<(), Error>;
+}
+
+/// Says once what the keys of a type are: for reading it, and for writing it in the form that requests are compared in.
+macro_rules! fields {
+    ($type:ident $(<$a:lifetime>)? { $($key:literal => $field:ident,)* }) => {
+        impl<'a> $crate::webapi::json::Decode<'a> for $type $(<$a>)? {
+            fn decode(
+                &mut self,
+                from: &mut $crate::webapi::json::Decoder<'a>,
+            ) -> Result<(), $crate::webapi::json::Error> {
+                from.object(|from, key| {
+                    $(if $crate::webapi::json::is_key(key, $key) {
+                        return self.$field.decode(from).map_err(|e| e.within($key));
+                    })*
+                    let _ = from;
+                    Err($crate::webapi::json::Error::UnknownField(key.to_owned()))
+                })
+            }
+        }
+
+        impl $(<$a>)? serde::Serialize for $type $(<$a>)? {
+            fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                let map = to.serialize_map(None)?;
+                $(let map = {
+                    let mut map = map;
+                    serde::ser::SerializeMap::serialize_entry(&mut map, $key, &self.$field)?;
+                    map
+                };)*
+                serde::ser::SerializeMap::end(map)
+            }
+        }
+    };
+}
+pub(super) use fields;
+
+/// Whether a request's key names this field: equal but for case, as Go folds it (with the long s and the Kelvin sign).
+pub fn is_key(key: &str, field: &str) -> bool {
+    let fold = |c: char| match c {
+        'ſ' => 's',
+        '\u{212a}' => 'k',
+        c => c.to_ascii_lowercase(),
+    };
+    key == field || key.chars().map(fold).eq(field.chars().map(fold))
+}
+
+impl<'a> Decode<'a> for Cow<'a, str> {
+    fn decode(&mut self, from: &mut Decoder<'a>) -> Result<(), Error> {
+        match from.kind()? {
+            Kind::Null => from.literal("null"),
+            Kind::String => from.string().map(|text| *self = text),
+            other => Err(other.is_not("a string")),
+        }
+    }
+}
+
+impl<'a> Decode<'a> for String {
+    fn decode(&mut self, from: &mut Decoder<'a>) -> Result<(), Error> {
+        match from.kind()? {
+            Kind::Null => from.literal("null"),
+            Kind::String => from.string().map(|text| *self = text.into_owned()),
+            other => Err(other.is_not("a string")),
+        }
+    }
+}
+
+impl<'a> Decode<'a> for bool {
+    fn decode(&mut self, from: &mut Decoder<'a>) -> Result<(), Error> {
+        match from.kind()? {
+            Kind::Null => from.literal("null"),
+            Kind::True => from.literal("true").map(|()| *self = true),
+            Kind::False => from.literal("false").map(|()| *self = false),
+            other => Err(other.is_not("a boolean")),
+        }
+    }
+}
+
+impl<'a, T: Decode<'a>> Decode<'a> for Option<T> {
+    fn decode(&mut self, from: &mut Decoder<'a>) -> Result<(), Error> {
+        if from.kind()? == Kind::Null {
+            *self = None;
+            return from.literal("null");
+        }
+        self.get_or_insert_default().decode(from)
+    }
+}
+
+impl<'a, T: Decode<'a>> Decode<'a> for Vec<T> {
+    fn decode(&mut self, from: &mut Decoder<'a>) -> Result<(), Error> {
+        self.clear();
+        from.array(|from, _| {
+            let mut element = T::default();
+            element.decode(from)?;
+            self.push(element);
+            Ok(())
+        })
+    }
+}
+
+/// As Go's arrays: missing elements are empty, further ones are dropped.
+impl<'a, T: Decode<'a>, const N: usize> Decode<'a> for [T; N]
+where
+    [T; N]: Default,
+{
+    fn decode(&mut self, from: &mut Decoder<'a>) -> Result<(), Error> {
+        *self = Default::default();
+        from.array(|from, n| match self.get_mut(n) {
+            Some(element) => element.decode(from),
+            None => from.skip(),
+        })
+    }
+}
+
+impl<'a> Decode<'a> for BTreeMap<String, String> {
+    fn decode(&mut self, from: &mut Decoder<'a>) -> Result<(), Error> {
+        if from.kind()? == Kind::Null {
+            self.clear();
+        }
+        from.object(|from, key| {
+            let mut value = String::new();
+            value.decode(from)?;
+            self.insert(key.to_owned(), value);
+            Ok(())
+        })
+    }
+}
+
+/// A place in the input.
+pub struct Decoder<'a> {
+    input: &'a [u8],
+    at: usize,
+    depth: usize,
+}
+
+impl<'a> Decoder<'a> {
+    /// Gives each key to `field`, which reads the value. `null` is an object without keys.
+    pub fn object(&mut self, mut field: impl FnMut(&mut Self, &str) -> Result<(), Error>) -> Result<(), Error> {
+        match self.kind()? {
+            Kind::Null => return self.literal("null"),
+            Kind::Object => self.enter()?,
+            other => return Err(other.is_not("an object")),
+        }
+        if self.closes(b'}')? {
+            return Ok(());
+        }
+        loop {
+            if self.peek()? != b'"' {
+                return Err(self.unexpected("looking for beginning of object key string"));
+            }
+            let key = self.string()?;
+            self.expect(b':', "after object key")?;
+            field(self, &key)?;
+            if self.closes(b'}')? {
+                return Ok(());
+            }
+            self.expect(b',', "after object key:value pair")?;
+        }
+    }
+
+    /// Gives the number of each element to `element`, which reads it. `null` is an array without elements.
+    pub fn array(&mut self, mut element: impl FnMut(&mut Self, usize) -> Result<(), Error>) -> Result<(), Error> {
+        match self.kind()? {
+            Kind::Null => return self.literal("null"),
+            Kind::Array => self.enter()?,
+            other => return Err(other.is_not("an array")),
+        }
+        if self.closes(b']')? {
+            return Ok(());
+        }
+        for n in 0.. {
+            element(self, n)?;
+            if self.closes(b']')? {
+                break;
+            }
+            self.expect(b',', "after array element")?;
+        }
+        Ok(())
+    }
+
+    /// What kind of value comes next.
+    pub fn kind(&mut self) -> Result<Kind, Error> {
+        Ok(match self.peek()? {
+            b'{' => Kind::Object,
+            b'[' => Kind::Array,
+            b'"' => Kind::String,
+            b't' => Kind::True,
+            b'f' => Kind::False,
+            b'n' => Kind::Null,
+            b'-' | b'0'..=b'9' => Kind::Number,
+            _ => return Err(self.unexpected("looking for beginning of value")),
+        })
+    }
+
+    pub fn literal(&mut self, literal: &'static str) -> Result<(), Error> {
+        for expected in literal.bytes() {
+            match self.input.get(self.at) {
+                Some(&byte) if byte == expected => self.at += 1,
+                Some(_) => return Err(self.unexpected("in literal true, false or null")),
+                None => return Err(Error::End),
+            }
+        }
+        Ok(())
+    }
+
+    /// The string that begins here.
+    pub fn string(&mut self) -> Result<Cow<'a, str>, Error> {
+        self.at += 1;
+        let run = self.plain_run();
+        if self.input.get(self.at) == Some(&b'"') {
+            self.at += 1;
+            return Ok(to_text(run));
+        }
+        let mut text = to_text(run).into_owned();
+        loop {
+            match self.input.get(self.at) {
+                Some(b'"') => break,
+                Some(b'\\') => text.push(self.escape()?),
+                Some(_) => return Err(self.unexpected("in string literal")),
+                None => return Err(Error::End),
+            }
+            text.push_str(&to_text(self.plain_run()));
+        }
+        self.at += 1;
+        Ok(Cow::Owned(text))
+    }
+
+    /// Bytes of a string up to its end, an escape or a control character.
+    fn plain_run(&mut self) -> &'a [u8] {
+        let rest = &self.input[self.at..];
+        let run = rest.iter().position(|&b| b == b'"' || b == b'\\' || b < 0x20).unwrap_or(rest.len());
+        self.at += run;
+        &rest[..run]
+    }
+
+    /// RFC 8259 §7. Half of a surrogate pair is replaced.
+    fn escape(&mut self) -> Result<char, Error> {
+        self.at += 1;
+        let byte = *self.input.get(self.at).ok_or(Error::End)?;
+        let plain = match byte {
+            b'"' | b'\\' | b'/' => char::from(byte),
+            b'b' => '\u{8}',
+            b'f' => '\u{c}',
+            b'n' => '\n',
+            b'r' => '\r',
+            b't' => '\t',
+            b'u' => {
+                self.at += 1;
+                return self.unicode_escape();
+            }
+            _ => return Err(self.unexpected("in string escape code")),
+        };
+        self.at += 1;
+        Ok(plain)
+    }
+
+    fn unicode_escape(&mut self) -> Result<char, Error> {
+        let unit = self.hex4()?;
+        if (0xd800..0xdc00).contains(&unit) && self.input[self.at..].starts_with(b"\\u") {
+            let back = self.at;
+            self.at += 2;
+            let low = self.hex4()?;
+            if (0xdc00..0xe000).contains(&low) {
+                let scalar = 0x1_0000 + ((unit - 0xd800) << 10) + (low - 0xdc00);
+                return Ok(char::from_u32(scalar).unwrap_or(char::REPLACEMENT_CHARACTER));
+            }
+            self.at = back;
+        }
+        Ok(char::from_u32(unit).unwrap_or(char::REPLACEMENT_CHARACTER))
+    }
+
+    fn hex4(&mut self) -> Result<u32, Error> {
+        let mut value = 0;
+        for _ in 0..4 {
+            let byte = *self.input.get(self.at).ok_or(Error::End)?;
+            let Some(digit) = char::from(byte).to_digit(16) else {
+                return Err(self.unexpected("in \\u hexadecimal character escape"));
+            };
+            value = value << 4 | digit;
+            self.at += 1;
+        }
+        Ok(value)
+    }
+
+    /// Reads past a value of any type.
+    fn skip(&mut self) -> Result<(), Error> {
+        match self.kind()? {
+            Kind::Object => self.object(|from, _| from.skip()),
+            Kind::Array => self.array(|from, _| from.skip()),
+            Kind::String => self.string().map(drop),
+            Kind::Number => self.number(),
+            Kind::True => self.literal("true"),
+            Kind::False => self.literal("false"),
+            Kind::Null => self.literal("null"),
+        }
+    }
+
+    /// RFC 8259 §6.
+    fn number(&mut self) -> Result<(), Error> {
+        self.eat(b"-");
+        if !self.eat(b"0") {
+            self.digits()?;
+        }
+        if self.eat(b".") {
+            self.digits()?;
+        }
+        if self.eat(b"eE") {
+            self.eat(b"+-");
+            self.digits()?;
+        }
+        Ok(())
+    }
+
+    fn digits(&mut self) -> Result<(), Error> {
+        let run = self.input[self.at..].iter().take_while(|b| b.is_ascii_digit()).count();
+        self.at += run;
+        match (run, self.input.get(self.at)) {
+            (0, None) => Err(Error::End),
+            (0, Some(_)) => Err(self.unexpected("in numeric literal")),
+            _ => Ok(()),
+        }
+    }
+
+    fn eat(&mut self, any_of: &[u8]) -> bool {
+        let there = self.input.get(self.at).is_some_and(|b| any_of.contains(b));
+        self.at += usize::from(there);
+        there
+    }
+
+    fn enter(&mut self) -> Result<(), Error> {
+        if self.depth == DEPTH_MAX {
+            return Err(Error::TooDeep);
+        }
+        self.depth += 1;
+        self.at += 1;
+        Ok(())
+    }
+
+    /// Whether the object or array ends here; if so, leaves it.
+    fn closes(&mut self, bracket: u8) -> Result<bool, Error> {
+        if self.peek()? != bracket {
+            return Ok(false);
+        }
+        self.depth -= 1;
+        self.at += 1;
+        Ok(true)
+    }
+
+    fn expect(&mut self, byte: u8, place: &'static str) -> Result<(), Error> {
+        if self.peek()? != byte {
+            return Err(self.unexpected(place));
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    /// The next byte that is no white space.
+    fn peek(&mut self) -> Result<u8, Error> {
+        while let Some(&byte) = self.input.get(self.at) {
+            if !matches!(byte, b' ' | b'\t' | b'\r' | b'\n') {
+                return Ok(byte);
+            }
+            self.at += 1;
+        }
+        Err(Error::End)
+    }
+
+    fn unexpected(&self, place: &'static str) -> Error {
+        Error::Unexpected { found: self.input.get(self.at).copied().unwrap_or_default(), place }
+    }
+}
+
+/// Text, with each byte that is not part of UTF-8 replaced, as Go does it.
+fn to_text(bytes: &[u8]) -> Cow<'_, str> {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        return Cow::Borrowed(text);
+    }
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|_| char::REPLACEMENT_CHARACTER));
+    }
+    Cow::Owned(text)
+}
+
+/// What a value is, by its first byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Object,
+    Array,
+    String,
+    Number,
+    True,
+    False,
+    Null,
+}
+
+impl Kind {
+    pub fn is_not(self, wanted: &'static str) -> Error {
+        let found = match self {
+            Kind::Object => "object",
+            Kind::Array => "array",
+            Kind::String => "string",
+            Kind::Number => "number",
+            Kind::True | Kind::False => "bool",
+            Kind::Null => "null",
+        };
+        Error::WrongType { found, wanted, field: String::new() }
+    }
+}
+
+/// The text is no such request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Error {
+    End,
+    Unexpected {
+        found: u8,
+        place: &'static str,
+    },
+    TooDeep,
+    UnknownField(String),
+    WrongType {
+        found: &'static str,
+        wanted: &'static str,
+        field: String,
+    },
+    /// A string that is no RFC 3339 time.
+    NoTime(String),
+}
+
+impl Error {
+    /// Adds in which field it is.
+    pub fn within(mut self, name: &'static str) -> Error {
+        if let Error::WrongType { field, .. } = &mut self {
+            *field = if field.is_empty() { name.to_owned() } else { format!("{name}.{field}") };
+        }
+        self
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::End => f.write_str("unexpected EOF"),
+            Error::Unexpected { found, place } => write!(f, "invalid character {:?} {place}", char::from(*found)),
+            Error::TooDeep => write!(f, "json: more than {DEPTH_MAX} objects and arrays within one another"),
+            Error::UnknownField(key) => {
+                write!(f, "json: unknown field {:?}", key.chars().take(80).collect::<String>())
+            }
+            Error::WrongType { found, wanted, field } if field.is_empty() => {
+                write!(f, "json: the request must be {wanted}, not {found}")
+            }
+            Error::WrongType { found, wanted, field } => write!(f, "json: field {field} must be {wanted}, not {found}"),
+            Error::NoTime(text) => write!(f, "parsing time {text:?}: not RFC 3339, such as 2026-01-02T03:04:05Z"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}

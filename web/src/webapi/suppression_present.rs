@@ -1,0 +1,35 @@
+//! SuppressionPresent: whether an address, in any of its variants, is on the list.
+
+use axum::response::Response;
+use postledger_projections::suppressions;
+use serde::Serialize;
+
+use super::form::Form;
+use super::json::fields;
+use super::{Caller, decode, ok, parse_address, read};
+use crate::Port;
+use crate::status::Fault;
+
+#[derive(Default)]
+struct Request {
+    email_address: String,
+}
+
+fields!(Request {
+    "EmailAddress" => email_address,
+});
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Presence {
+    present: bool,
+}
+
+pub async fn call<P: Port>(port: &P, caller: Caller<'_>, form: Form) -> Result<Response, Fault> {
+    let request: Request = decode(&form)?;
+    let address = parse_address(&request.email_address)?;
+    let account = caller.login.account;
+    let recipient = port.recipient_key(&account, &address);
+    let row = read(port, move |view| suppressions::suppression(view, &account, recipient)).await?;
+    Ok(ok(&Presence { present: row.is_some() }))
+}
