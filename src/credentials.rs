@@ -1,0 +1,186 @@
+//! Who may come in: passwords and their hashes, the memory of checks that succeeded, and the limits on those that fail.
+
+pub mod limit;
+pub mod password;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use postledger_events::address::Address;
+use postledger_events::id::SecretId;
+use postledger_events::time::Timestamp;
+use postledger_projections::accounts::{self, AccountRow};
+use postledger_web::port::{Login, LoginError};
+use tokio::sync::Semaphore;
+
+use crate::clock::Clock;
+use crate::ledger::Ledger;
+use limit::FailureLimit;
+use password::{Hashed, Prepared};
+
+/// How long a check that succeeded is remembered.
+const REMEMBERED: Duration = Duration::from_secs(5 * 60);
+const REMEMBERED_MAX: usize = 10_000;
+/// Password hashes computed at once; each takes 19 MiB and one core.
+const CHECKS_AT_ONCE: usize = 2;
+
+/// Checks credentials.
+pub struct Credentials {
+    clock: Clock,
+    limit: Mutex<FailureLimit>,
+    remembered: Mutex<HashMap<[u8; 32], Remembered>>,
+    /// Under this key remembered passwords are hashed, so that the memory tells nothing.
+    key: [u8; 32],
+    checks: Semaphore,
+    /// What unknown users are checked against, so that they take as long.
+    decoy: Hashed,
+    admin: Option<Hashed>,
+}
+
+#[derive(Clone, Copy)]
+struct Remembered {
+    password: SecretId,
+    until: Timestamp,
+}
+
+impl Credentials {
+    pub fn new(clock: Clock, admin: Option<Hashed>) -> Credentials {
+        let key = clock.random();
+        let decoy = Hashed::of(&Prepared::new("no password at all").expect("plain text"), &clock);
+        Credentials {
+            clock,
+            limit: Mutex::new(FailureLimit::default()),
+            remembered: Mutex::new(HashMap::new()),
+            key,
+            checks: Semaphore::new(CHECKS_AT_ONCE),
+            decoy,
+            admin,
+        }
+    }
+
+    /// Checks an account's login. `user` is an address of the account, with or without an extension.
+    pub async fn login(
+        &self,
+        ledger: &Ledger,
+        user: &str,
+        password: &str,
+        client: IpAddr,
+    ) -> Result<Login, LoginError> {
+        self.check_limit(client)?;
+        let found = find(ledger, user).map_err(|e| LoginError::Unavailable(e.to_string()))?;
+        let right = self.is_right(ledger, found.as_ref(), user, password).await?;
+        match found {
+            Some((account, address)) if right && account.removing.is_none() => {
+                if account.settings.login_disabled {
+                    self.failed(client);
+                    return Err(LoginError::Disabled);
+                }
+                lock(&self.limit).succeeded(client);
+                Ok(Login { account: account.account, user: user.to_owned(), address })
+            }
+            Some(_) | None => {
+                self.failed(client);
+                Err(LoginError::BadCredentials)
+            }
+        }
+    }
+
+    /// Checks the password of the administrator.
+    pub async fn login_admin(&self, password: &str, client: IpAddr) -> Result<(), LoginError> {
+        self.check_limit(client)?;
+        let hashed = self.admin.as_ref().unwrap_or(&self.decoy).clone();
+        let right = self.matches(hashed, password).await? && self.admin.is_some();
+        if right {
+            lock(&self.limit).succeeded(client);
+            Ok(())
+        } else {
+            self.failed(client);
+            Err(LoginError::BadCredentials)
+        }
+    }
+
+    fn check_limit(&self, client: IpAddr) -> Result<(), LoginError> {
+        match lock(&self.limit).retry_after_s(client, self.clock.now()) {
+            Some(retry_after_s) => Err(LoginError::TooMany { retry_after_s }),
+            None => Ok(()),
+        }
+    }
+
+    fn failed(&self, client: IpAddr) {
+        lock(&self.limit).failed(client, self.clock.now());
+    }
+
+    async fn is_right(
+        &self,
+        ledger: &Ledger,
+        found: Option<&(AccountRow, Address)>,
+        user: &str,
+        password: &str,
+    ) -> Result<bool, LoginError> {
+        let secret = found.and_then(|(account, _)| account.settings.password);
+        let memory = self.memory_key(user, password);
+        let now = self.clock.now();
+        // A new password has a new name in the vault, so whatever was remembered of the old one is void.
+        let known = lock(&self.remembered).get(&memory).copied();
+        if let (Some(secret), Some(known)) = (secret, known)
+            && known.password == secret.id
+            && known.until > now
+        {
+            return Ok(true);
+        }
+        let hashed = match secret {
+            Some(secret) => stored(ledger, secret.id)?,
+            None => None,
+        };
+        let right = self.matches(hashed.clone().unwrap_or_else(|| self.decoy.clone()), password).await?;
+        match secret {
+            Some(secret) if right && hashed.is_some() => {
+                self.remember(memory, Remembered { password: secret.id, until: now + REMEMBERED });
+                Ok(true)
+            }
+            Some(_) | None => Ok(false),
+        }
+    }
+
+    async fn matches(&self, hashed: Hashed, password: &str) -> Result<bool, LoginError> {
+        let Some(prepared) = Prepared::new(password) else { return Ok(false) };
+        let unavailable = |e: &dyn std::fmt::Display| LoginError::Unavailable(e.to_string());
+        let _permit = self.checks.acquire().await.map_err(|e| unavailable(&e))?;
+        tokio::task::spawn_blocking(move || hashed.matches(&prepared)).await.map_err(|e| unavailable(&e))
+    }
+
+    fn remember(&self, memory: [u8; 32], what: Remembered) {
+        let mut remembered = lock(&self.remembered);
+        if remembered.len() >= REMEMBERED_MAX {
+            remembered.clear();
+        }
+        remembered.insert(memory, what);
+    }
+
+    fn memory_key(&self, user: &str, password: &str) -> [u8; 32] {
+        let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &self.key);
+        let tag = aws_lc_rs::hmac::sign(&key, format!("{}\0{user}\0{password}", user.len()).as_bytes());
+        let mut out = [0; 32];
+        out.copy_from_slice(tag.as_ref());
+        out
+    }
+}
+
+/// The account that a user name leads to. Addresses in disabled domains still log in.
+fn find(ledger: &Ledger, user: &str) -> Result<Option<(AccountRow, Address)>, postledger_projections::Error> {
+    let Ok(address) = Address::parse(user) else { return Ok(None) };
+    let rows = ledger.snapshot();
+    let Some((name, _)) = accounts::resolve(&rows, &address)? else { return Ok(None) };
+    Ok(accounts::account(&rows, &name)?.map(|account| (account, address)))
+}
+
+fn stored(ledger: &Ledger, id: SecretId) -> Result<Option<Hashed>, LoginError> {
+    let bytes = ledger.secret(id).map_err(|e| LoginError::Unavailable(e.to_string()))?;
+    Ok(bytes.and_then(|bytes| Hashed::from_bytes(&bytes)))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

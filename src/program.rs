@@ -1,0 +1,254 @@
+//! The running program as HTTP sees it: what `postledger_web` asks for, done.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use postledger_events::address::{Address, Domain};
+use postledger_events::command::{
+    AccountChange, ConfigureAccount, ConfigureDomain, ConfigureTransport, DomainChange, IdempotencyKey, Submitted,
+};
+use postledger_events::fact::account::{DkimAlgorithm, DkimKey, Fold, TransportCredentials, TransportSettings};
+use postledger_events::fact::submission::BodyRef;
+use postledger_events::id::{AccountName, Author, RecipientKey, SecretId, SecretRef, Selector, Seq};
+use postledger_events::time::Timestamp;
+use postledger_events::{Answer, Command, Refusal};
+use postledger_projections::rows::{Key, Value};
+use postledger_projections::{Error, Order, Rows, Table, accounts};
+use postledger_web::port::{
+    ExecuteError, Login, LoginError, NewTransport, Port, SendError, SendRequest, Status, Unavailable, View,
+};
+use zeroize::Zeroizing;
+
+use crate::clock::Clock;
+use crate::credentials::Credentials;
+use crate::credentials::password::{Hashed, PASSWORD_CHARS_MIN, Prepared};
+use crate::decide::{self, pseudonym};
+use crate::ledger::{Intent, Ledger, Snapshot, SubmitError};
+use crate::mail::dkim::{Algorithm, SigningKey};
+use crate::submit::Submitter;
+
+/// All that the doors share.
+pub struct Program {
+    pub ledger: Ledger,
+    pub clock: Clock,
+    pub credentials: Credentials,
+    pub submitter: Submitter,
+}
+
+impl Port for Program {
+    type View = SnapshotView;
+
+    async fn login(&self, user: &str, password: &str, client: IpAddr) -> Result<Login, LoginError> {
+        self.credentials.login(&self.ledger, user, password, client).await
+    }
+
+    async fn login_admin(&self, password: &str, client: IpAddr) -> Result<(), LoginError> {
+        self.credentials.login_admin(password, client).await
+    }
+
+    async fn send(&self, request: SendRequest) -> Result<Submitted, SendError> {
+        self.submitter.send(request).await
+    }
+
+    fn preflight(&self, account: &AccountName, from: &Address, recipients: &[Address]) -> Result<(), Refusal> {
+        decide::preflight(account, from, recipients, &self.ledger.snapshot(), self.clock.now())
+    }
+
+    fn recipient_key(&self, account: &AccountName, address: &Address) -> RecipientKey {
+        let row = accounts::account(&self.ledger.snapshot(), account);
+        let fold = row.ok().flatten().map_or(Fold::Plus, |row| row.settings.fold);
+        pseudonym::recipient_key(self.ledger.pepper(), account, address, fold)
+    }
+
+    async fn execute(&self, command: Command) -> Result<Answer, ExecuteError> {
+        let _working = match key_of(&command) {
+            Some((account, key)) => Some(self.submitter.begin(account, key).ok_or(ExecuteError::InFlight)?),
+            None => None,
+        };
+        self.submit(command.into()).await
+    }
+
+    async fn set_password(&self, account: &AccountName, password: &str, by: Author) -> Result<(), ExecuteError> {
+        let prepared = Prepared::new(password).filter(Prepared::is_long_enough).ok_or_else(|| {
+            let why = format!("a password needs at least {PASSWORD_CHARS_MIN} characters, none of them control characters");
+            ExecuteError::Refused(Refusal::Invalid(why))
+        })?;
+        let clock = self.clock.clone();
+        let hashed = tokio::task::spawn_blocking(move || Hashed::of(&prepared, &clock)).await;
+        let bytes = hashed.map_err(|e| unavailable(e.to_string()))?.to_bytes();
+        let (reference, secret) = self.secret(bytes);
+        let change = AccountChange { password: Some(reference), ..AccountChange::default() };
+        let command = ConfigureAccount { account: account.clone(), create: false, change, by };
+        self.submit_with(Command::ConfigureAccount(Box::new(command)), vec![secret]).await.map(drop)
+    }
+
+    async fn set_transport(&self, transport: NewTransport, by: Author) -> Result<(), ExecuteError> {
+        let mut secrets = Vec::new();
+        let credentials = transport.credentials.map(|(username, password)| {
+            let (password, secret) = self.secret(Zeroizing::new(password.into_bytes()));
+            secrets.push(secret);
+            TransportCredentials { username, password }
+        });
+        let settings = TransportSettings {
+            host: transport.host,
+            port: transport.port,
+            tls: transport.tls,
+            credentials,
+            connections_max: transport.connections_max,
+        };
+        let command = ConfigureTransport { transport: transport.name, settings, by };
+        self.submit_with(Command::ConfigureTransport(command), secrets).await.map(drop)
+    }
+
+    async fn generate_dkim(
+        &self,
+        domain: &Domain,
+        selector: &Selector,
+        algorithm: DkimAlgorithm,
+        by: Author,
+    ) -> Result<String, ExecuteError> {
+        let kind = match algorithm {
+            DkimAlgorithm::RsaSha256 => Algorithm::RsaSha256,
+            DkimAlgorithm::Ed25519Sha256 => Algorithm::Ed25519Sha256,
+        };
+        let made = tokio::task::spawn_blocking(move || {
+            let key = SigningKey::generate(kind)?;
+            Ok::<_, crate::mail::dkim::Error>((key.public_key_record(), key.to_pkcs8_der()?))
+        });
+        let made = made.await.map_err(|e| unavailable(e.to_string()))?;
+        let (record, der) = made.map_err(|e| unavailable(e.to_string()))?;
+        let (private_key, secret) = self.secret(der);
+        let key = DkimKey { algorithm, record: record.clone(), signing: true, private_key };
+        let change = DomainChange { dkim: vec![(selector.clone(), Some(key))], ..DomainChange::default() };
+        let command = ConfigureDomain { domain: domain.clone(), create: false, change, by };
+        self.submit_with(Command::ConfigureDomain(command), vec![secret]).await?;
+        Ok(record)
+    }
+
+    fn view(&self) -> SnapshotView {
+        SnapshotView { snapshot: self.ledger.snapshot(), ledger: self.ledger.clone() }
+    }
+
+    fn status(&self) -> Status {
+        let status = self.ledger.status();
+        Status {
+            accepting: status.stopped.map_or(Ok(()), Err),
+            position: status.position,
+            lagging: status.lagging.into_iter().map(|(name, seq)| (name.to_owned(), seq)).collect(),
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+}
+
+impl Program {
+    fn secret(&self, value: Zeroizing<Vec<u8>>) -> (SecretRef, (SecretId, Zeroizing<Vec<u8>>)) {
+        let id = SecretId(self.clock.uuid_v7());
+        (SecretRef { id, fingerprint: self.ledger.fingerprint(&value) }, (id, value))
+    }
+
+    async fn submit_with(
+        &self,
+        command: Command,
+        secrets: Vec<(SecretId, Zeroizing<Vec<u8>>)>,
+    ) -> Result<Answer, ExecuteError> {
+        self.submit(Intent { command, bodies: Vec::new(), secrets }).await
+    }
+
+    async fn submit(&self, intent: Intent) -> Result<Answer, ExecuteError> {
+        match self.ledger.submit(intent).await {
+            Ok(committed) => Ok(committed.answer),
+            Err(SubmitError::Refused(refusal)) => Err(ExecuteError::Refused(refusal)),
+            Err(SubmitError::Busy) => Err(ExecuteError::Unavailable(Unavailable::Busy)),
+            Err(SubmitError::Stopped(why)) => Err(unavailable(why)),
+        }
+    }
+}
+
+fn unavailable(why: String) -> ExecuteError {
+    ExecuteError::Unavailable(Unavailable::Stopped(why))
+}
+
+fn key_of(command: &Command) -> Option<(&AccountName, &IdempotencyKey)> {
+    match command {
+        Command::Suppress(c) => c.idempotency.as_ref().map(|key| (&c.account, key)),
+        Command::LiftSuppression(c) => c.idempotency.as_ref().map(|key| (&c.account, key)),
+        Command::Submit(c) => c.idempotency.as_ref().map(|key| (&c.account, key)),
+        Command::StartAttempt(_)
+        | Command::FinishAttempt(_)
+        | Command::AbandonAttempt(_)
+        | Command::Receive(_)
+        | Command::DeleteMessage(_)
+        | Command::Queue(_)
+        | Command::AddHoldRule(_)
+        | Command::RemoveHoldRule(_)
+        | Command::AdvanceJob(_)
+        | Command::ConfigureAccount(_)
+        | Command::RemoveAccount(_)
+        | Command::ConfigureDomain(_)
+        | Command::RemoveDomain(_)
+        | Command::AddAddress(_)
+        | Command::RemoveAddress(_)
+        | Command::ConfigureTransport(_)
+        | Command::RemoveTransport(_)
+        | Command::Expire(_)
+        | Command::AcceptClock(_) => None,
+    }
+}
+
+/// A moment of the ledger, with the contents that its rows name.
+pub struct SnapshotView {
+    snapshot: Snapshot,
+    ledger: Ledger,
+}
+
+impl Rows for SnapshotView {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Value>, Error> {
+        self.snapshot.get(table, key)
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        start: &[u8],
+        end: &[u8],
+        order: Order,
+        limit: usize,
+    ) -> Result<Vec<(Key, Value)>, Error> {
+        self.snapshot.scan(table, start, end, order, limit)
+    }
+}
+
+impl View for SnapshotView {
+    fn position(&self) -> Seq {
+        self.snapshot.position()
+    }
+
+    fn record_line(&self, seq: Seq) -> Result<Option<Vec<u8>>, Error> {
+        self.snapshot.record_line(seq).map(|line| line.map(|l| l.to_vec())).map_err(damaged)
+    }
+
+    fn lines_after(&self, after: Seq, limit: usize) -> Result<Vec<(Seq, Vec<u8>)>, Error> {
+        let lines = self.snapshot.records(after.next()..=self.snapshot.position()).take(limit);
+        lines.map(|line| line.map(|(seq, line)| (seq, line.to_vec())).map_err(damaged)).collect()
+    }
+
+    fn body(&self, body: &BodyRef) -> Result<Bytes, std::io::Error> {
+        self.ledger.body(body).map_err(std::io::Error::other)
+    }
+}
+
+/// The log is no table of rows, but those who read both need no second kind of error.
+fn damaged(e: crate::ledger::Error) -> Error {
+    Error { table: Table::Timeline, why: format!("the log: {e}") }
+}
+
+/// Makes the parts that all doors share.
+pub fn assemble(ledger: Ledger, clock: Clock, admin: Option<Hashed>, hostname: String, message_bytes_max: u64) -> Arc<Program> {
+    let credentials = Credentials::new(clock.clone(), admin);
+    let submitter = Submitter::new(ledger.clone(), clock.clone(), hostname, message_bytes_max);
+    Arc::new(Program { ledger, clock, credentials, submitter })
+}
