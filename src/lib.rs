@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod credentials;
 pub mod decide;
+pub mod deliver;
 pub mod ledger;
 pub mod mail;
 pub mod program;

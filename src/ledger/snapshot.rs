@@ -7,6 +7,7 @@ use fjall::{Keyspace, Readable};
 
 use postledger_events::Record;
 use postledger_events::id::Seq;
+use postledger_events::time::Timestamp;
 use postledger_projections::rows::{Key, Value};
 use postledger_projections::{self as projections, Order, Rows, Table};
 
@@ -64,6 +65,11 @@ impl Snapshot {
     /// The last record that this moment knows; 0 if there is none.
     pub fn position(&self) -> Seq {
         self.0.head.seq
+    }
+
+    /// The time of that record.
+    pub fn at(&self) -> Timestamp {
+        self.0.head.at
     }
 
     /// The oldest record that is still in the live ledger.

@@ -1,0 +1,282 @@
+//! Reactor: takes what is due, groups what can share a transaction, has it tried, and records the outcome.
+//!
+//! It holds no truth. Kill it and start it again: it reads rows and carries on. What it finds running that it did not start
+//! itself was left by a process or task that died, and is recorded as in doubt.
+
+mod attempt;
+mod pool;
+mod route;
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use postledger_events::address::Address;
+use postledger_events::command::AbandonAttempt;
+use postledger_events::id::{AttemptId, DeliveryId, MessageUuid, TransportName};
+use postledger_events::time::Timestamp;
+use postledger_projections::deliveries::{self, Due, MessageRow, State};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::ledger::{Ledger, Snapshot};
+use crate::smtp::drive::Timeouts;
+pub use attempt::Attempts;
+use pool::Pool;
+pub use route::{Router, TlsRoots};
+
+/// Due deliveries that are looked at in one round.
+const WINDOW: usize = 1024;
+/// When fewer groups wait than this, the next round looks for more.
+const READY_MIN: usize = 64;
+/// Groups tried at once, over all next hops.
+const GROUPS_MAX: usize = 200;
+/// Recipients of one group, and so of one transaction.
+const RECIPIENTS_MAX: usize = 1000;
+/// How long to wait after the ledger could not be read before it is tried again.
+const PAUSE: Duration = Duration::from_secs(1);
+/// The transport that takes all mail.
+const DEFAULT_TRANSPORT: &str = "default";
+
+/// How mail is delivered.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The name we greet with.
+    pub hostname: postledger_events::address::Domain,
+    pub timeouts: Timeouts,
+    pub roots: TlsRoots,
+    /// How long running attempts may take to end after a stop was asked for.
+    pub stop_wait: Duration,
+}
+
+/// Deliveries of one message that can share a transaction.
+#[derive(Clone, Debug)]
+pub struct Group {
+    message: MessageRow,
+    transport: TransportName,
+    deliveries: Vec<DeliveryId>,
+}
+
+/// Runs until `stop`; returns when the last attempt has been recorded.
+pub async fn run(ledger: Ledger, clock: Clock, settings: Settings, stop: CancellationToken) {
+    let pool = Arc::new(Pool::default());
+    let attempts = Attempts::new(ledger.clone(), clock.clone(), &settings, Arc::clone(&pool));
+    let mut reactor = Reactor {
+        attempts: Arc::new(attempts),
+        running: JoinSet::new(),
+        tasks: HashMap::new(),
+        ready: VecDeque::new(),
+        known: HashSet::new(),
+        busy: HashMap::new(),
+        bound: Due::FIRST,
+        next_due: None,
+        exhausted: false,
+        ledger,
+        clock,
+        settings,
+    };
+    reactor.run(&stop).await;
+    pool.close().await;
+}
+
+struct Reactor {
+    ledger: Ledger,
+    clock: Clock,
+    settings: Settings,
+    attempts: Arc<Attempts>,
+    running: JoinSet<()>,
+    tasks: HashMap<tokio::task::Id, Group>,
+    ready: VecDeque<Group>,
+    /// What is ready or running.
+    known: HashSet<DeliveryId>,
+    /// Groups running by transport.
+    busy: HashMap<TransportName, u32>,
+    /// Nothing in the index of due deliveries is before this.
+    bound: Due,
+    /// When the first delivery that is not due yet will be.
+    next_due: Option<Timestamp>,
+    /// The last round has seen all that is due.
+    exhausted: bool,
+}
+
+impl Reactor {
+    async fn run(&mut self, stop: &CancellationToken) {
+        let mut log = self.ledger.watch();
+        loop {
+            self.refill().await;
+            self.start();
+            let wait = self.wait();
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Some(ended) = self.running.join_next_with_id(), if !self.running.is_empty() => self.ended(ended).await,
+                changed = log.changed() => {
+                    if changed.is_err() {
+                        break;
+                    }
+                    self.exhausted = false;
+                }
+                () = tokio::time::sleep(wait) => self.exhausted = false,
+            }
+        }
+        self.stop().await;
+    }
+
+    /// Waits for what runs, then cuts it off; either way it is recorded.
+    async fn stop(&mut self) {
+        self.ready.clear();
+        self.attempts.stop_after(self.settings.stop_wait);
+        while let Some(ended) = self.running.join_next_with_id().await {
+            self.ended(ended).await;
+        }
+    }
+
+    fn wait(&self) -> Duration {
+        let now = self.clock.now();
+        self.next_due.map_or(PAUSE, |at| at.since(now)).min(PAUSE)
+    }
+
+    async fn refill(&mut self) {
+        if self.exhausted || self.ready.len() >= READY_MIN {
+            return;
+        }
+        let (snapshot, now) = (self.ledger.snapshot(), self.clock.now());
+        let (from, known) = (self.bound, self.known.clone());
+        let found = tokio::task::spawn_blocking(move || look(&snapshot, from, now, &known)).await;
+        match found {
+            Ok(Ok(found)) => self.take(found).await,
+            Ok(Err(e)) => self.pause(&e.to_string()).await,
+            Err(e) => self.pause(&e.to_string()).await,
+        }
+    }
+
+    async fn pause(&mut self, why: &str) {
+        tracing::error!("due deliveries cannot be read: {why}");
+        self.exhausted = true;
+        tokio::time::sleep(PAUSE).await;
+    }
+
+    async fn take(&mut self, found: Found) {
+        self.bound = found.bound;
+        self.next_due = found.next_due;
+        self.exhausted = !found.more;
+        for group in found.groups {
+            self.known.extend(&group.deliveries);
+            self.ready.push_back(group);
+        }
+        for (message, attempt, deliveries) in found.abandoned {
+            self.abandon(message, attempt, deliveries).await;
+        }
+    }
+
+    /// Starts what is ready, as far as there is room with its next hop.
+    fn start(&mut self) {
+        let mut waiting = VecDeque::new();
+        while self.running.len() < GROUPS_MAX
+            && let Some(group) = self.ready.pop_front()
+        {
+            let busy = self.busy.entry(group.transport.clone()).or_default();
+            if *busy >= self.attempts.connections_max(&group.transport) {
+                waiting.push_back(group);
+                continue;
+            }
+            *busy += 1;
+            let attempts = Arc::clone(&self.attempts);
+            let task = self.running.spawn({
+                let group = group.clone();
+                async move { attempts.run(group).await }
+            });
+            self.tasks.insert(task.id(), group);
+        }
+        waiting.append(&mut self.ready);
+        self.ready = waiting;
+    }
+
+    async fn ended(&mut self, ended: Result<(tokio::task::Id, ()), tokio::task::JoinError>) {
+        let id = match &ended {
+            Ok((id, ())) => *id,
+            Err(e) => e.id(),
+        };
+        let Some(group) = self.tasks.remove(&id) else { return };
+        if let Some(busy) = self.busy.get_mut(&group.transport) {
+            *busy = busy.saturating_sub(1);
+        }
+        for delivery in &group.deliveries {
+            self.known.remove(delivery);
+        }
+        // The next round finds what it left running, and records that nobody knows how far it came.
+        if let Err(e) = ended {
+            tracing::error!(message = %group.message.message, "an attempt's task died: {e}");
+        }
+        self.exhausted = false;
+    }
+
+    async fn abandon(&mut self, message: MessageUuid, attempt: AttemptId, deliveries: Vec<DeliveryId>) {
+        tracing::warn!(%message, %attempt, "the attempt was cut off; its outcome is in doubt");
+        let command = AbandonAttempt { attempt, message, deliveries, jitter_s: self.clock.jitter_s() };
+        if let Err(e) = self.ledger.submit(postledger_events::Command::AbandonAttempt(command)).await {
+            tracing::error!(%message, %attempt, "the doubt cannot be recorded: {e}");
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+/// What one look at the index found.
+struct Found {
+    groups: Vec<Group>,
+    /// Attempts that nobody runs.
+    abandoned: Vec<(MessageUuid, AttemptId, Vec<DeliveryId>)>,
+    bound: Due,
+    next_due: Option<Timestamp>,
+    /// There may be more that is due.
+    more: bool,
+}
+
+/// Looks at what is due from `from` on, apart from what is `known`.
+fn look(
+    rows: &Snapshot,
+    from: Due,
+    now: Timestamp,
+    known: &HashSet<DeliveryId>,
+) -> Result<Found, postledger_projections::Error> {
+    let limit = WINDOW + known.len();
+    let due = deliveries::due(rows, from, now, limit)?;
+    let more = due.len() == limit;
+    let mut groups: BTreeMap<(MessageUuid, Option<Address>), Group> = BTreeMap::new();
+    let mut order = Vec::new();
+    let mut abandoned: BTreeMap<AttemptId, (MessageUuid, Vec<DeliveryId>)> = BTreeMap::new();
+    let mut messages: HashMap<MessageUuid, Option<MessageRow>> = HashMap::new();
+    for id in due.iter().map(|due| due.id).filter(|id| !known.contains(id)) {
+        let Some(row) = deliveries::delivery(rows, id)? else { continue };
+        if let State::Running(attempt, _) = row.state {
+            abandoned.entry(attempt).or_insert((row.message, Vec::new())).1.push(id);
+            continue;
+        }
+        let message = match messages.get(&row.message) {
+            Some(message) => message.clone(),
+            None => messages.entry(row.message).or_insert(deliveries::message(rows, row.message)?).clone(),
+        };
+        let Some(message) = message else { continue };
+        let key = (row.message, row.reverse_path(&message));
+        let group = groups.entry(key.clone()).or_insert_with(|| {
+            order.push(key);
+            let transport = TransportName::new(DEFAULT_TRANSPORT).expect("a constant name is valid");
+            Group { message, transport, deliveries: Vec::new() }
+        });
+        if group.deliveries.len() < RECIPIENTS_MAX {
+            group.deliveries.push(id);
+        }
+    }
+    let groups = order.iter().filter_map(|key| groups.remove(key)).collect();
+    let abandoned = abandoned.into_iter().map(|(attempt, (message, ids))| (message, attempt, ids)).collect();
+    let next_due = deliveries::due(rows, Due { at: now, id: DeliveryId(u64::MAX) }, Timestamp::MAX, 1)?;
+    let next_due = next_due.first().map(|due| due.at);
+    Ok(Found { groups, abandoned, bound: bound(rows, from, due.first().copied()), next_due, more })
+}
+
+/// Where the next look begins. IMPORTANT: an entry that is written later is due at its record's time or after, so none comes
+/// in before the time of the last record of this snapshot.
+fn bound(rows: &Snapshot, from: Due, first: Option<Due>) -> Due {
+    let written = Due { at: rows.at(), id: DeliveryId(0) };
+    first.map_or(written, |first| first.min(written)).max(from)
+}
