@@ -1,0 +1,169 @@
+//! The static configuration of a server; `config.default.toml` is its manual.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use postledger_events::address::Domain;
+use postledger_events::fact::account::RetrySchedule;
+use serde::Deserialize;
+
+use crate::certificate;
+use crate::decide::classify::Rules;
+
+/// The file, below the directory of the server.
+pub const FILE: &str = "postledger.toml";
+/// Its text when it is new.
+pub const DEFAULT: &str = include_str!("config.default.toml");
+/// The host name in [`DEFAULT`], which `quickstart` replaces.
+pub const DEFAULT_HOSTNAME: &str = "mail.example.org";
+
+const ATTEMPTS_MAX: usize = 100;
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub hostname: Domain,
+    #[serde(default = "message_bytes_max")]
+    pub message_bytes_max: u64,
+    #[serde(default = "RetrySchedule::contract")]
+    pub retry_waits_s: RetrySchedule,
+    #[serde(default)]
+    reply_rules: Option<PathBuf>,
+    pub http: Vec<HttpListener>,
+    #[serde(default)]
+    tls: Option<Tls>,
+    #[serde(default)]
+    pub metrics: Option<Metrics>,
+    /// The directory that paths are relative to.
+    #[serde(skip)]
+    dir: PathBuf,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpListener {
+    pub listen: SocketAddr,
+    #[serde(default)]
+    pub tls: bool,
+    #[serde(default)]
+    pub forwarded: bool,
+    #[serde(default = "webapi_path")]
+    pub webapi_path: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Tls {
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Metrics {
+    pub listen: SocketAddr,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("there is no {path}; make one with `postledger quickstart --dir {dir} …`", path = .0.join(FILE).display(), dir = .0.display())]
+    Missing(PathBuf),
+    #[error("{path}: {why}", path = .0.display(), why = .1)]
+    Bad(PathBuf, String),
+}
+
+impl Config {
+    /// Reads and checks the configuration in `dir`.
+    pub fn load(dir: &Path) -> Result<Config, Error> {
+        let path = dir.join(FILE);
+        let text = std::fs::read_to_string(&path).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => Error::Missing(dir.to_owned()),
+            _ => Error::Bad(path.clone(), e.to_string()),
+        })?;
+        Config::parse(&text, dir).map_err(|why| Error::Bad(path, why))
+    }
+
+    fn parse(text: &str, dir: &Path) -> Result<Config, String> {
+        let mut config: Config = toml::from_str(text).map_err(|e| e.to_string())?;
+        config.dir = dir.to_owned();
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        for http in &self.http {
+            if !http.tls && !http.forwarded && !http.listen.ip().is_loopback() {
+                return Err(format!(
+                    "http listener {} would take passwords in clear text from the network: set `tls = true`, listen on \
+                     127.0.0.1, or put a TLS proxy in front and set `forwarded = true`",
+                    http.listen
+                ));
+            }
+            if http.tls && self.tls.is_none() {
+                return Err(format!("http listener {} has `tls = true`, but there is no [tls] certificate", http.listen));
+            }
+            postledger_web::Mount::new(&http.webapi_path)
+                .map_err(|e| format!("webapi_path {:?}: {e}", http.webapi_path))?;
+        }
+        let waits = &self.retry_waits_s.waits_s;
+        if waits.len() >= ATTEMPTS_MAX || waits.contains(&0) {
+            return Err(format!("retry_waits_s has at most {} waits, each of a second or more", ATTEMPTS_MAX - 1));
+        }
+        Ok(())
+    }
+
+    pub fn certificate_files(&self) -> Option<certificate::Files> {
+        let tls = self.tls.as_ref()?;
+        Some(certificate::Files { certificate: self.dir.join(&tls.certificate), key: self.dir.join(&tls.key) })
+    }
+
+    pub fn reply_rules(&self) -> Result<Arc<Rules>, Error> {
+        let Some(path) = self.reply_rules.as_ref().map(|path| self.dir.join(path)) else {
+            return Ok(Arc::new(Rules::shipped()));
+        };
+        let text = std::fs::read_to_string(&path).map_err(|e| Error::Bad(path.clone(), e.to_string()))?;
+        Rules::parse(&text).map(Arc::new).map_err(|why| Error::Bad(path, why))
+    }
+}
+
+fn message_bytes_max() -> u64 {
+    postledger_web::MESSAGE_BYTES_MAX
+}
+
+fn webapi_path() -> String {
+    "/webapi/".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(change: impl Fn(&str) -> String, expect: Result<(), &str>) {
+        let got = Config::parse(&change(DEFAULT), Path::new("/d")).map(drop);
+        match (got, expect) {
+            (Ok(()), Ok(())) => {}
+            (Err(why), Err(part)) => assert!(why.contains(part), "{why:?} should speak of {part:?}"),
+            (got, expect) => panic!("{got:?} instead of {expect:?}"),
+        }
+    }
+
+    #[test]
+    fn the_default_is_valid_and_mistakes_are_named() {
+        check(str::to_owned, Ok(()));
+        check(|c| c.replace("127.0.0.1:8080", "0.0.0.0:8080"), Err("clear text"));
+        check(|c| c.replace("127.0.0.1:8080", "0.0.0.0:8080").replace("forwarded = false", "forwarded = true"), Ok(()));
+        check(|c| c.replace("tls = false", "tls = true"), Err("no [tls] certificate"));
+        check(|c| format!("nonsense = 1\n{c}"), Err("nonsense"));
+        check(|c| c.replace("[450, ", "[0, "), Err("retry_waits_s"));
+        check(|c| c.replace("mail.example.org", "not a name"), Err("hostname"));
+    }
+
+    #[test]
+    fn the_manual_shows_the_defaults() {
+        let config = Config::parse(DEFAULT, Path::new("/d")).unwrap();
+        assert_eq!(config.retry_waits_s, RetrySchedule::contract());
+        assert_eq!(config.message_bytes_max, message_bytes_max());
+        assert_eq!(config.http[0].webapi_path, webapi_path());
+    }
+}

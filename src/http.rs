@@ -1,0 +1,144 @@
+//! Accept loops for HTTP: clear text, TLS, and the control socket.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use postledger_web::peer::{LocalUser, Peer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+
+/// Connections of one listener at once.
+const CONNECTIONS_MAX: usize = 10_000;
+/// How long a client may take for the header of a request.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+const TLS_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long requests may go on after a stop was asked for.
+const STOP_WAIT: Duration = Duration::from_secs(30);
+/// How long to wait after a connection could not be accepted.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves until `stop`; returns when the last request was answered.
+pub async fn serve(
+    socket: TcpListener,
+    router: Router,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    stop: CancellationToken,
+) {
+    let (places, mut connections) = (Arc::new(Semaphore::new(CONNECTIONS_MAX)), JoinSet::new());
+    while let Some((place, accepted)) = next(&places, socket.accept(), &mut connections, &stop).await {
+        let Ok((stream, addr)) = accepted else {
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        };
+        // Small answers must not wait for more to come.
+        let _ = stream.set_nodelay(true);
+        let router = router.clone().layer(axum::Extension(Peer { addr, tls: tls.is_some() }));
+        let (tls, stop) = (tls.clone().map(TlsAcceptor::from), stop.clone());
+        connections.spawn(async move {
+            match tls {
+                None => connection(stream, router, stop).await,
+                Some(tls) => match timeout(TLS_TIMEOUT, tls.accept(stream)).await {
+                    Ok(Ok(stream)) => connection(stream, router, stop).await,
+                    Ok(Err(e)) => tracing::debug!("a TLS handshake failed: {e}"),
+                    Err(_) => tracing::debug!("a TLS handshake took too long"),
+                },
+            }
+            drop(place);
+        });
+    }
+    while connections.join_next().await.is_some() {}
+}
+
+/// Serves the control socket: who may open it may do all, under the name of their user.
+pub async fn serve_unix(socket: UnixListener, router: Router, stop: CancellationToken) {
+    let (places, mut connections) = (Arc::new(Semaphore::new(CONNECTIONS_MAX)), JoinSet::new());
+    while let Some((place, accepted)) = next(&places, socket.accept(), &mut connections, &stop).await {
+        let Ok((stream, _)) = accepted else {
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        };
+        let user = stream.peer_cred().map(|c| user_name(c.uid())).unwrap_or_else(|_| "unknown".to_owned());
+        let (router, stop) = (router.clone().layer(axum::Extension(LocalUser(user))), stop.clone());
+        connections.spawn(async move {
+            connection(stream, router, stop).await;
+            drop(place);
+        });
+    }
+    while connections.join_next().await.is_some() {}
+}
+
+/// Opens the control socket, for its owner only.
+pub fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+    // Whoever holds the ledger's lock owns the socket; one that is left over belongs to nobody.
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        Ok(()) | Err(_) => {}
+    }
+    let socket = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(socket)
+}
+
+/// The name of a user, or their number.
+pub fn user_name(uid: u32) -> String {
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let entry = passwd.lines().find(|line| line.split(':').nth(2) == Some(uid.to_string().as_str()));
+    let name = entry.and_then(|line| line.split(':').next());
+    name.map_or_else(|| format!("uid-{uid}"), str::to_owned)
+}
+
+async fn next<T>(
+    places: &Arc<Semaphore>,
+    accept: impl Future<Output = io::Result<T>>,
+    connections: &mut JoinSet<()>,
+    stop: &CancellationToken,
+) -> Option<(OwnedSemaphorePermit, io::Result<T>)> {
+    while connections.try_join_next().is_some() {}
+    let accept = async {
+        let place = Arc::clone(places).acquire_owned().await.expect("the places are never closed");
+        (place, accept.await)
+    };
+    tokio::select! {
+        () = stop.cancelled() => None,
+        accepted = accept => Some(accepted),
+    }
+}
+
+async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, router: Router, stop: CancellationToken) {
+    let service = hyper_util::service::TowerToHyperService::new(router.map_request(|r: hyper::Request<Incoming>| r.map(axum::body::Body::new)));
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(HEADER_TIMEOUT);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let served = tokio::select! {
+        served = connection.as_mut() => served,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            timeout(STOP_WAIT, connection).await.unwrap_or(Ok(()))
+        }
+    };
+    if let Err(e) = served {
+        tracing::debug!("an HTTP connection broke: {e}");
+    }
+}
+
+/// Opens a listening socket, with an error that says what it is for.
+pub async fn bind(addr: SocketAddr, what: &str) -> io::Result<TcpListener> {
+    let bound = TcpListener::bind(addr).await;
+    bound.map_err(|e| io::Error::new(e.kind(), format!("cannot listen on {addr} for {what}: {e}")))
+}

@@ -1,0 +1,150 @@
+//! What starts in which order, and how it stops.
+
+mod doors;
+pub mod localserve;
+pub mod quickstart;
+pub mod serve;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use axum::Router;
+use postledger_events::fact::account::RetrySchedule;
+use postledger_events::id::Author;
+use postledger_web::INTAKE_KIB_MAX;
+use tokio::sync::Semaphore;
+
+use crate::certificate;
+use crate::clock::Clock;
+use crate::config::{self, Config};
+use crate::credentials::password::Hashed;
+use crate::ledger::{self, Ledger, Options};
+use crate::program::{self, Program};
+
+/// The control socket, below the directory of the server.
+pub const SOCKET: &str = "control.sock";
+/// The hash of the administrator's password, below the directory of the server.
+pub const ADMIN_PASSWORD: &str = "adminpasswd";
+
+/// Why a server does not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{0}")]
+    Config(#[from] config::Error),
+    #[error("{0}")]
+    Open(#[from] ledger::open::Error),
+    #[error("{0}")]
+    Ledger(#[from] ledger::Error),
+    #[error("{0}")]
+    Certificate(#[from] certificate::Error),
+    #[error("{path}: {error}", path = .0.display(), error = .1)]
+    File(PathBuf, std::io::Error),
+    #[error("{0}")]
+    Socket(#[from] std::io::Error),
+    #[error("{0}")]
+    Setup(String),
+}
+
+/// A ledger that was opened by this process alone, with the API that a server would serve.
+pub struct Embedded {
+    pub router: Router,
+    ledger: Ledger,
+}
+
+impl Embedded {
+    /// Leaves a directory that opens without questions.
+    pub async fn close(self) -> Result<(), Error> {
+        drop(self.router);
+        Ok(self.ledger.close().await?)
+    }
+}
+
+/// Opens the directory in this process, for when no server runs on it.
+pub fn embedded(dir: &Path) -> Result<Embedded, Error> {
+    let clock = Clock::system();
+    let config = match Config::load(dir) {
+        Ok(config) => Some(config),
+        Err(config::Error::Missing(_)) => None,
+        Err(e) => return Err(e.into()),
+    };
+    let settings = Settings::of(config.as_ref())?;
+    let ledger = Ledger::open(settings.options(dir, None), clock.clone())?;
+    let program = settings.program(ledger.clone(), clock, None);
+    Ok(Embedded { router: doors::local_router(program), ledger })
+}
+
+/// How a ledger is opened and mail is made, from the configuration or localserve's defaults.
+struct Settings {
+    hostname: String,
+    message_bytes_max: u64,
+    retry: RetrySchedule,
+    retry_scale: u32,
+    reply_rules: Arc<crate::decide::classify::Rules>,
+}
+
+impl Settings {
+    fn of(config: Option<&Config>) -> Result<Settings, Error> {
+        let Some(config) = config else {
+            return Ok(Settings {
+                hostname: localserve::HOSTNAME.to_owned(),
+                message_bytes_max: postledger_web::MESSAGE_BYTES_MAX,
+                retry: RetrySchedule::contract(),
+                retry_scale: 1,
+                reply_rules: Arc::new(crate::decide::classify::Rules::shipped()),
+            });
+        };
+        Ok(Settings {
+            hostname: config.hostname.to_string(),
+            message_bytes_max: config.message_bytes_max,
+            retry: config.retry_waits_s.clone(),
+            retry_scale: 1,
+            reply_rules: config.reply_rules()?,
+        })
+    }
+
+    fn options(&self, dir: &Path, accept_clock: Option<Author>) -> Options {
+        Options {
+            retry: self.retry.clone(),
+            retry_scale: self.retry_scale,
+            reply_rules: Arc::clone(&self.reply_rules),
+            accept_clock,
+            progress: Arc::new(|p| {
+                let (tables, done, end) = (p.tables.join(", "), p.done, p.end);
+                tracing::info!("rebuilding {tables}: record {done} of {end}");
+            }),
+            ..Options::new(dir)
+        }
+    }
+
+    fn program(&self, ledger: Ledger, clock: Clock, admin: Option<Hashed>) -> Arc<Program> {
+        program::assemble(ledger, clock, admin, self.hostname.clone(), self.message_bytes_max)
+    }
+}
+
+/// Room for the message bytes of all doors together.
+fn intake() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(INTAKE_KIB_MAX))
+}
+
+/// Who a command line says it is.
+pub fn command_line_author() -> Author {
+    let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "unknown".to_owned());
+    Author(format!("unix:{user}"))
+}
+
+fn admin_password(dir: &Path) -> Result<Option<Hashed>, Error> {
+    let path = dir.join(ADMIN_PASSWORD);
+    match std::fs::read(&path) {
+        Ok(bytes) => {
+            let hashed = Hashed::from_bytes(&bytes);
+            hashed.map(Some).ok_or_else(|| Error::Setup(format!("{} is damaged: remove it and run quickstart", path.display())))
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::File(path, e)),
+    }
+}
+
+fn write_admin_password(dir: &Path, hashed: &Hashed) -> Result<(), Error> {
+    let path = dir.join(ADMIN_PASSWORD);
+    crate::files::write_private(&path, &hashed.to_bytes()).map_err(|e| Error::File(path, e))
+}
