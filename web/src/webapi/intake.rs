@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::body::{Body, BodyDataStream};
 use axum::http::{HeaderMap, header};
 use bytes::{Bytes, BytesMut};
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::StreamExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
@@ -82,10 +82,6 @@ impl Intake {
         Ok(whole.freeze())
     }
 
-    pub fn pieces(&mut self) -> impl Stream<Item = Result<Bytes, Error>> + Send {
-        stream::try_unfold(self, |intake| async { Ok(intake.piece().await?.map(|piece| (piece, intake))) })
-    }
-
     /// The body was read; its memory stays taken.
     pub fn into_held(self) -> Held {
         Held(self.held)
@@ -141,6 +137,8 @@ impl std::error::Error for Error {}
 
 #[cfg(test)]
 mod tests {
+    use futures_util::stream;
+
     use super::*;
 
     fn intake(pieces: &[&'static str], announced: Option<&str>, pool_kib: usize, bytes_max: u64) -> Intake {

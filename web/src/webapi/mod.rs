@@ -5,12 +5,15 @@ mod idempotency;
 mod intake;
 mod json;
 mod media;
+mod multipart;
 mod pages;
 mod send;
 mod suppression_add;
 mod suppression_list;
 mod suppression_present;
 mod suppression_remove;
+#[cfg(test)]
+mod tests;
 mod time;
 mod trace;
 
@@ -196,8 +199,7 @@ fn decode<'a, T: json::Decode<'a>>(form: &'a Form) -> Result<T, Fault> {
 }
 
 fn parse_address(text: &str) -> Result<Address, Fault> {
-    Address::parse(text)
-        .map_err(|e| Fault::Request(Code::BadAddress, format!("parsing address {text:?}: invalid email address: {e}")))
+    Address::parse(text).map_err(|e| Fault::Request(Code::BadAddress, format!("parsing address {text:?}: {e}")))
 }
 
 fn ok(result: &impl Serialize) -> Response {
