@@ -24,7 +24,8 @@ const PARTS_MAX: usize = 1000;
 pub struct Form {
     pub request: Bytes,
     pub files: Vec<FormFile>,
-    _held: Held,
+    /// To be kept as long as the rest.
+    pub held: Held,
 }
 
 /// A file part.
@@ -84,7 +85,7 @@ pub async fn read(parts: &Parts, body: Body, config: &Config) -> Result<Form, Fa
     if request.is_empty() {
         return Err(Fault::protocol("missing/empty request"));
     }
-    Ok(Form { request, files, _held: intake.into_held() })
+    Ok(Form { request, files, held: intake.into_held() })
 }
 
 fn multipart_bytes_max(files_bytes_max: u64) -> u64 {

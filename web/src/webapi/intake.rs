@@ -95,8 +95,9 @@ impl Intake {
         if bytes <= self.held_bytes {
             return Ok(());
         }
-        let step = (bytes - self.held_bytes).next_multiple_of(STEP_BYTES.min(self.bytes_max.max(1024)));
-        let step_kib = u32::try_from(step.div_ceil(1024)).unwrap_or(u32::MAX);
+        let unit = if self.announced_bytes.is_some() { 1024 } else { STEP_BYTES };
+        let step = (bytes - self.held_bytes).next_multiple_of(unit);
+        let step_kib = u32::try_from(step / 1024).unwrap_or(u32::MAX);
         let acquire = Arc::clone(&self.pool).acquire_many_owned(step_kib);
         let permit = timeout_at(Instant::now() + MEMORY_WAIT_MAX, acquire).await;
         let permit = permit.map_err(|_| Error::Busy)?.map_err(|_| Error::Busy)?;

@@ -38,7 +38,7 @@ use crate::auth::Basic;
 use crate::port::Login;
 use crate::status::{BAD_CREDENTIALS, Code, Fault, json as answer};
 use crate::{Port, Site, csrf, peer};
-use form::{Form, FormFile};
+use form::FormFile;
 
 /// The contract's methods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,8 +194,8 @@ impl Caller<'_> {
     }
 }
 
-fn decode<'a, T: json::Decode<'a>>(form: &'a Form) -> Result<T, Fault> {
-    json::decode(&form.request).map_err(|e| Fault::protocol(format!("parsing request: {e}")))
+fn decode<'a, T: json::Decode<'a>>(request: &'a [u8]) -> Result<T, Fault> {
+    json::decode(request).map_err(|e| Fault::protocol(format!("parsing request: {e}")))
 }
 
 fn parse_address(text: &str) -> Result<Address, Fault> {
