@@ -9,11 +9,13 @@ use std::fmt;
 
 /// Objects and arrays within one another. No request type needs more than four.
 const DEPTH_MAX: usize = 32;
+/// Keys and elements of one request. An empty element takes two bytes in the request, but up to a hundred in memory.
+const ITEMS_MAX: usize = 100_000;
 
 /// Reads a request. `null` is the empty request.
 pub fn decode<'a, T: Decode<'a>>(input: &'a [u8]) -> Result<T, Error> {
     let mut value = T::default();
-    value.decode(&mut Decoder { input, at: 0, depth: 0 })?;
+    value.decode(&mut Decoder { input, at: 0, depth: 0, items: 0 })?;
     Ok(value)
 }
 
@@ -151,6 +153,7 @@ pub struct Decoder<'a> {
     input: &'a [u8],
     at: usize,
     depth: usize,
+    items: usize,
 }
 
 impl<'a> Decoder<'a> {
@@ -165,6 +168,7 @@ impl<'a> Decoder<'a> {
             return Ok(());
         }
         loop {
+            self.count_item()?;
             if self.peek()? != b'"' {
                 return Err(self.unexpected("looking for beginning of object key string"));
             }
@@ -189,6 +193,7 @@ impl<'a> Decoder<'a> {
             return Ok(());
         }
         for n in 0.. {
+            self.count_item()?;
             element(self, n)?;
             if self.closes(b']')? {
                 break;
@@ -347,6 +352,11 @@ impl<'a> Decoder<'a> {
         there
     }
 
+    fn count_item(&mut self) -> Result<(), Error> {
+        self.items += 1;
+        if self.items > ITEMS_MAX { Err(Error::TooMany) } else { Ok(()) }
+    }
+
     fn enter(&mut self) -> Result<(), Error> {
         if self.depth == DEPTH_MAX {
             return Err(Error::TooDeep);
@@ -438,6 +448,7 @@ pub enum Error {
         place: &'static str,
     },
     TooDeep,
+    TooMany,
     UnknownField(String),
     WrongType {
         found: &'static str,
@@ -464,6 +475,7 @@ impl fmt::Display for Error {
             Error::End => f.write_str("unexpected EOF"),
             Error::Unexpected { found, place } => write!(f, "invalid character {:?} {place}", char::from(*found)),
             Error::TooDeep => write!(f, "json: more than {DEPTH_MAX} objects and arrays within one another"),
+            Error::TooMany => write!(f, "json: more than {ITEMS_MAX} keys and elements"),
             Error::UnknownField(key) => {
                 write!(f, "json: unknown field {:?}", key.chars().take(80).collect::<String>())
             }
@@ -633,6 +645,14 @@ mod tests {
         check(nested(DEPTH_MAX - 3), r#"{"Pair":[["",""]]}"#);
         check(nested(DEPTH_MAX - 2), "error: json: more than 32 objects and arrays within one another");
         check(nested(100_000), "error: json: more than 32 objects and arrays within one another");
+    }
+
+    #[test]
+    fn items_are_bounded() {
+        let many =
+            |n: usize| decode::<Vec<String>>(format!("[{}\"\"]", "\"\",".repeat(n - 1)).as_bytes()).map(|v| v.len());
+        assert_eq!(many(ITEMS_MAX), Ok(ITEMS_MAX));
+        assert_eq!(many(ITEMS_MAX + 1), Err(Error::TooMany));
     }
 
     proptest! {

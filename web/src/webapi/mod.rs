@@ -110,7 +110,7 @@ pub fn router<P: Port>(site: Arc<Site<P>>) -> Router {
 async fn serve<P: Port>(State(site): State<Arc<Site<P>>>, request: Request<Body>) -> Response {
     let (parts, body) = request.into_parts();
     let result = match resolve(&parts, site.config.webapi.as_str()) {
-        Ok(Target::Root) => Ok(Redirect::to(&format!("{}v0/", site.config.webapi.as_str())).into_response()),
+        Ok(Target::Root) => Ok(pages::see(&format!("{}v0/", site.config.webapi.as_str()))),
         Ok(Target::Index) => Ok(pages::index()),
         Ok(Target::Page(method)) => pages::method(method).ok_or(Fault::NotFound),
         Ok(Target::Call(method)) => call(&site, method, &parts, body).await,

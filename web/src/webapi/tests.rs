@@ -229,7 +229,7 @@ fn paths_and_http_methods() {
     };
     let (text, html) = ("text/plain; charset=utf-8", "text/html; charset=utf-8");
     check("GET", "/webapi", 307, "", "/webapi/");
-    check("GET", "/webapi/", 303, "", "/webapi/v0/");
+    check("GET", "/webapi/", 303, html, "/webapi/v0/");
     check("POST", "/webapi/", 405, text, "");
     check("GET", "/webapi/v0/", 200, html, "");
     check("POST", "/webapi/v0/", 200, html, "");
@@ -243,6 +243,7 @@ fn paths_and_http_methods() {
     check("POST", "/webapi/v1/Send", 404, text, "");
     check("GET", "/webapi/v0", 404, text, "");
     check("POST", "/webapi/v0/Send", 401, text, "");
+    check("GET", "/nothing", 404, text, "");
     check("GET", "/healthz", 200, text, "");
     check("GET", "/readyz", 200, text, "");
 }
