@@ -39,11 +39,7 @@ pub trait Port: Send + Sync + 'static {
     fn preflight(&self, account: &AccountName, from: &Address, recipients: &[Address]) -> Result<(), Refusal>;
 
     /// The name under which this account's lists know all variants of an address.
-    fn recipient_key(
-        &self,
-        account: &AccountName,
-        address: &Address,
-    ) -> Result<RecipientKey, postledger_projections::Error>;
+    fn recipient_key(&self, account: &AccountName, address: &Address) -> RecipientKey;
 
     /// Lets the ledger decide on a command. When it returns `Ok`, what follows is on disk.
     fn execute(&self, command: Command) -> impl Future<Output = Result<Answer, ExecuteError>> + Send;

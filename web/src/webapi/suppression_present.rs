@@ -29,7 +29,7 @@ pub async fn call<P: Port>(port: &P, caller: Caller<'_>, form: Form) -> Result<R
     let request: Request = decode(&form.request)?;
     let address = parse_address(&request.email_address)?;
     let account = caller.login.account;
-    let recipient = port.recipient_key(&account, &address)?;
+    let recipient = port.recipient_key(&account, &address);
     let row = read(port, move |view| suppressions::suppression(view, &account, recipient)).await?;
     Ok(ok(&Presence { present: row.is_some() }))
 }
