@@ -20,6 +20,7 @@ use tokio::sync::Semaphore;
 pub use mount::Mount;
 pub use peer::Peer;
 pub use port::Port;
+use status::Fault;
 
 /// KiB of request bodies held in memory at once, over all listeners and protocols.
 pub const INTAKE_KIB_MAX: usize = 256 * 1024;
@@ -62,6 +63,7 @@ pub fn router<P: Port>(port: Arc<P>, config: Config) -> Router {
     Router::new()
         .merge(health::router(Arc::clone(&site)))
         .merge(webapi::router(site))
+        .fallback(|| async { Fault::NotFound })
         .layer(map_response(with_safety_headers))
 }
 

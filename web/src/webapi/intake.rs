@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::body::{Body, BodyDataStream};
 use axum::http::{HeaderMap, header};
 use bytes::{Bytes, BytesMut};
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::StreamExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
@@ -82,10 +82,6 @@ impl Intake {
         Ok(whole.freeze())
     }
 
-    pub fn pieces(&mut self) -> impl Stream<Item = Result<Bytes, Error>> + Send {
-        stream::try_unfold(self, |intake| async { Ok(intake.piece().await?.map(|piece| (piece, intake))) })
-    }
-
     /// The body was read; its memory stays taken.
     pub fn into_held(self) -> Held {
         Held(self.held)
@@ -99,8 +95,9 @@ impl Intake {
         if bytes <= self.held_bytes {
             return Ok(());
         }
-        let step = (bytes - self.held_bytes).next_multiple_of(STEP_BYTES.min(self.bytes_max.max(1024)));
-        let step_kib = u32::try_from(step.div_ceil(1024)).unwrap_or(u32::MAX);
+        let unit = if self.announced_bytes.is_some() { 1024 } else { STEP_BYTES };
+        let step = (bytes - self.held_bytes).next_multiple_of(unit);
+        let step_kib = u32::try_from(step / 1024).unwrap_or(u32::MAX);
         let acquire = Arc::clone(&self.pool).acquire_many_owned(step_kib);
         let permit = timeout_at(Instant::now() + MEMORY_WAIT_MAX, acquire).await;
         let permit = permit.map_err(|_| Error::Busy)?.map_err(|_| Error::Busy)?;
@@ -141,6 +138,8 @@ impl std::error::Error for Error {}
 
 #[cfg(test)]
 mod tests {
+    use futures_util::stream;
+
     use super::*;
 
     fn intake(pieces: &[&'static str], announced: Option<&str>, pool_kib: usize, bytes_max: u64) -> Intake {

@@ -9,11 +9,13 @@ use std::fmt;
 
 /// Objects and arrays within one another. No request type needs more than four.
 const DEPTH_MAX: usize = 32;
+/// Keys and elements of one request. An empty element takes two bytes in the request, but up to a hundred in memory.
+const ITEMS_MAX: usize = 100_000;
 
 /// Reads a request. `null` is the empty request.
 pub fn decode<'a, T: Decode<'a>>(input: &'a [u8]) -> Result<T, Error> {
     let mut value = T::default();
-    value.decode(&mut Decoder { input, at: 0, depth: 0 })?;
+    value.decode(&mut Decoder { input, at: 0, depth: 0, items: 0 })?;
     Ok(value)
 }
 
@@ -151,6 +153,7 @@ pub struct Decoder<'a> {
     input: &'a [u8],
     at: usize,
     depth: usize,
+    items: usize,
 }
 
 impl<'a> Decoder<'a> {
@@ -165,6 +168,7 @@ impl<'a> Decoder<'a> {
             return Ok(());
         }
         loop {
+            self.count_item()?;
             if self.peek()? != b'"' {
                 return Err(self.unexpected("looking for beginning of object key string"));
             }
@@ -189,6 +193,7 @@ impl<'a> Decoder<'a> {
             return Ok(());
         }
         for n in 0.. {
+            self.count_item()?;
             element(self, n)?;
             if self.closes(b']')? {
                 break;
@@ -347,6 +352,11 @@ impl<'a> Decoder<'a> {
         there
     }
 
+    fn count_item(&mut self) -> Result<(), Error> {
+        self.items += 1;
+        if self.items > ITEMS_MAX { Err(Error::TooMany) } else { Ok(()) }
+    }
+
     fn enter(&mut self) -> Result<(), Error> {
         if self.depth == DEPTH_MAX {
             return Err(Error::TooDeep);
@@ -438,6 +448,7 @@ pub enum Error {
         place: &'static str,
     },
     TooDeep,
+    TooMany,
     UnknownField(String),
     WrongType {
         found: &'static str,
@@ -464,6 +475,7 @@ impl fmt::Display for Error {
             Error::End => f.write_str("unexpected EOF"),
             Error::Unexpected { found, place } => write!(f, "invalid character {:?} {place}", char::from(*found)),
             Error::TooDeep => write!(f, "json: more than {DEPTH_MAX} objects and arrays within one another"),
+            Error::TooMany => write!(f, "json: more than {ITEMS_MAX} keys and elements"),
             Error::UnknownField(key) => {
                 write!(f, "json: unknown field {:?}", key.chars().take(80).collect::<String>())
             }
@@ -477,3 +489,200 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde::Serialize;
+
+    use super::*;
+
+    #[derive(Debug, Default, PartialEq)]
+    struct Probe {
+        text: String,
+        flag: bool,
+        maybe: Option<bool>,
+        list: Vec<Inner>,
+        pair: Vec<[String; 2]>,
+        map: BTreeMap<String, String>,
+    }
+
+    fields!(Probe {
+        "Text" => text,
+        "Flag" => flag,
+        "Maybe" => maybe,
+        "List" => list,
+        "Pair" => pair,
+        "Map" => map,
+    });
+
+    #[derive(Debug, Default, PartialEq)]
+    struct Inner {
+        skin: String,
+    }
+
+    fields!(Inner {
+        "Skin" => skin,
+    });
+
+    /// The fields of the request that are not at their zero value, or the error.
+    fn read(input: &[u8]) -> String {
+        match decode::<Probe>(input) {
+            Err(error) => format!("error: {error}"),
+            Ok(probe) => {
+                let mut value = serde_json::to_value(&probe).unwrap();
+                let zero = serde_json::to_value(Probe::default()).unwrap();
+                value.as_object_mut().unwrap().retain(|key, value| zero[key] != *value);
+                value.to_string()
+            }
+        }
+    }
+
+    fn check(input: impl AsRef<[u8]>, expect: &str) {
+        let input = input.as_ref();
+        assert_eq!(read(input), expect, "{}", input.escape_ascii());
+    }
+
+    #[test]
+    fn requests() {
+        check("{}", "{}");
+        check(" \t\r\n{ } ", "{}");
+        check("null", "{}");
+        check(r#"{"Text":"x","Flag":true,"Maybe":false}"#, r#"{"Flag":true,"Maybe":false,"Text":"x"}"#);
+        check(r#"{"List":[{"Skin":"a"},null,{}]}"#, r#"{"List":[{"Skin":"a"},{"Skin":""},{"Skin":""}]}"#);
+        check(
+            r#"{"Pair":[["a","b"],["c"],["d","e",{"f":[1.5e+3,-0,true,null]}],[]]}"#,
+            r#"{"Pair":[["a","b"],["c",""],["d","e"],["",""]]}"#,
+        );
+        check(r#"{"Map":{"a":"1","A":"2","b":null}}"#, r#"{"Map":{"A":"2","a":"1","b":""}}"#);
+    }
+
+    #[test]
+    fn keys_in_any_case() {
+        check(r#"{"text":"x"}"#, r#"{"Text":"x"}"#);
+        check(r#"{"TEXT":"x","te\u0078t":"y"}"#, r#"{"Text":"y"}"#);
+        check(r#"{"liſt":[{"s\u212aIN":"a"}]}"#, r#"{"List":[{"Skin":"a"}]}"#);
+        check(r#"{"téxt":"x"}"#, r#"error: json: unknown field "téxt""#);
+    }
+
+    #[test]
+    fn null_is_nothing() {
+        check(r#"{"Text":null,"Flag":null,"Maybe":null,"List":null,"Pair":null,"Map":null}"#, "{}");
+        check(r#"{"Text":"x","Text":null,"Flag":true,"Flag":null}"#, r#"{"Flag":true,"Text":"x"}"#);
+        check(r#"{"Maybe":true,"Maybe":null,"List":[{}],"List":null,"Map":{"a":"b"},"Map":null}"#, "{}");
+    }
+
+    #[test]
+    fn the_last_of_equal_keys_wins() {
+        check(r#"{"Text":"x","text":"y"}"#, r#"{"Text":"y"}"#);
+        check(r#"{"List":[{"Skin":"a"},{}],"List":[{}]}"#, r#"{"List":[{"Skin":""}]}"#);
+        check(r#"{"Map":{"a":"1","b":"2"},"Map":{"a":"3"}}"#, r#"{"Map":{"a":"3","b":"2"}}"#);
+    }
+
+    #[test]
+    fn what_follows_is_ignored() {
+        check(r#"{"Text":"x"} garbage"#, r#"{"Text":"x"}"#);
+        check("null{", "{}");
+    }
+
+    #[test]
+    fn text() {
+        check(r#"{"Text":"a\"\\\/\b\f\n\r\t\u00e9\u20AC"}"#, r#"{"Text":"a\"\\/\b\f\n\r\té€"}"#);
+        check(r#"{"Text":"\ud83d\ude00"}"#, r#"{"Text":"😀"}"#);
+        check(r#"{"Text":"\ud83d"}"#, "{\"Text\":\"\u{fffd}\"}");
+        check(r#"{"Text":"\ud83dx"}"#, "{\"Text\":\"\u{fffd}x\"}");
+        check(r#"{"Text":"\ude00\ud83d\u0041"}"#, "{\"Text\":\"\u{fffd}\u{fffd}A\"}");
+        check(r#"{"Text":"\ud83d\ud83d\ude00"}"#, "{\"Text\":\"\u{fffd}😀\"}");
+        check(b"{\"Text\":\"a\xffb\xe2\x98\"}", "{\"Text\":\"a\u{fffd}b\u{fffd}\u{fffd}\"}");
+        check(b"{\"Text\":\"\\n\xff\"}", "{\"Text\":\"\\n\u{fffd}\"}");
+    }
+
+    #[test]
+    fn text_without_escapes_is_borrowed() {
+        let borrowed = |input: &'static [u8]| matches!(decode::<Cow<'_, str>>(input), Ok(Cow::Borrowed(_)));
+        assert!(borrowed(b"\"plain \xe2\x98\xba\""));
+        assert!(!borrowed(b"\"a\\n\""));
+    }
+
+    #[test]
+    fn wrong_types() {
+        check("[]", "error: json: the request must be an object, not array");
+        check("\"x\"", "error: json: the request must be an object, not string");
+        check("1", "error: json: the request must be an object, not number");
+        check(r#"{"Text":1}"#, "error: json: field Text must be a string, not number");
+        check(r#"{"Flag":"true"}"#, "error: json: field Flag must be a boolean, not string");
+        check(r#"{"List":{}}"#, "error: json: field List must be an array, not object");
+        check(r#"{"List":[{"Skin":[]}]}"#, "error: json: field List.Skin must be a string, not array");
+        check(r#"{"Map":{"a":1}}"#, "error: json: field Map must be a string, not number");
+        check(r#"{"x":1}"#, r#"error: json: unknown field "x""#);
+    }
+
+    #[test]
+    fn broken() {
+        check("", "error: unexpected EOF");
+        check("{", "error: unexpected EOF");
+        check(r#"{"Text":"x"#, "error: unexpected EOF");
+        check(r#"{"Text":"x\"#, "error: unexpected EOF");
+        check(r#"{"Text":"\u00"#, "error: unexpected EOF");
+        check("{bad", "error: invalid character 'b' looking for beginning of object key string");
+        check("nul", "error: unexpected EOF");
+        check("nulx", "error: invalid character 'x' in literal true, false or null");
+        check(r#"{"Text" "x"}"#, "error: invalid character '\"' after object key");
+        check(r#"{"Text":"x" "y"}"#, "error: invalid character '\"' after object key:value pair");
+        check(r#"{"Text":"x",}"#, "error: invalid character '}' looking for beginning of object key string");
+        check(r#"{"List":[{},]}"#, "error: invalid character ']' looking for beginning of value");
+        check(r#"{"List":[{} {}]}"#, "error: invalid character '{' after array element");
+        check(r#"{"Text":"\x"}"#, "error: invalid character 'x' in string escape code");
+        check(r#"{"Text":"\u00g0"}"#, "error: invalid character 'g' in \\u hexadecimal character escape");
+        check("{\"Text\":\"a\nb\"}", "error: invalid character '\\n' in string literal");
+        check(r#"{"Pair":[["","",1.]]}"#, "error: invalid character ']' in numeric literal");
+        check(r#"{"Pair":[["","",01]]}"#, "error: invalid character '1' after array element");
+    }
+
+    #[test]
+    fn depth_is_bounded() {
+        let nested = |n: usize| format!(r#"{{"Pair":[["","",{}{}]]}}"#, "[".repeat(n), "]".repeat(n));
+        check(nested(DEPTH_MAX - 3), r#"{"Pair":[["",""]]}"#);
+        check(nested(DEPTH_MAX - 2), "error: json: more than 32 objects and arrays within one another");
+        check(nested(100_000), "error: json: more than 32 objects and arrays within one another");
+    }
+
+    #[test]
+    fn items_are_bounded() {
+        let many =
+            |n: usize| decode::<Vec<String>>(format!("[{}\"\"]", "\"\",".repeat(n - 1)).as_bytes()).map(|v| v.len());
+        assert_eq!(many(ITEMS_MAX), Ok(ITEMS_MAX));
+        assert_eq!(many(ITEMS_MAX + 1), Err(Error::TooMany));
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_written_is_read(text in "\\PC*", flag: bool, map: BTreeMap<String, String>) {
+            let probe = Probe { text, flag, map, ..Probe::default() };
+            let written = serde_json::to_vec(&probe).unwrap();
+            prop_assert_eq!(decode::<Probe>(&written), Ok(probe));
+        }
+
+        #[test]
+        fn nothing_panics(input: Vec<u8>) {
+            let _ = decode::<Probe>(&input);
+        }
+
+        #[test]
+        fn nothing_like_json_panics(input in "(\\{|\\}|\\[|\\]|:|,|\"|\\\\|u|d8|null|true|-|1|\\.|e|\"Text\"|\"Pair\"|\"List\"| ){0,60}") {
+            let _ = decode::<Probe>(input.as_bytes());
+        }
+    }
+
+    #[test]
+    fn equal_requests_have_one_form() {
+        fn form(input: &str) -> impl Serialize + PartialEq + std::fmt::Debug {
+            serde_json::to_string(&decode::<Probe>(input.as_bytes()).unwrap()).unwrap()
+        }
+        assert_eq!(
+            form(r#"{"text":"x","Map":{"b":"2","a":"1"}}"#),
+            form(r#"{"Map":{"a":"1","b":"2"},"Text":"x","Flag":null}"#)
+        );
+        assert_ne!(form(r#"{"text":"x"}"#), form(r#"{"text":"y"}"#));
+    }
+}

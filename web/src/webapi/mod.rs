@@ -5,12 +5,15 @@ mod idempotency;
 mod intake;
 mod json;
 mod media;
+mod multipart;
 mod pages;
 mod send;
 mod suppression_add;
 mod suppression_list;
 mod suppression_present;
 mod suppression_remove;
+#[cfg(test)]
+mod tests;
 mod time;
 mod trace;
 
@@ -35,7 +38,7 @@ use crate::auth::Basic;
 use crate::port::Login;
 use crate::status::{BAD_CREDENTIALS, Code, Fault, json as answer};
 use crate::{Port, Site, csrf, peer};
-use form::{Form, FormFile};
+use form::FormFile;
 
 /// The contract's methods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,7 +110,7 @@ pub fn router<P: Port>(site: Arc<Site<P>>) -> Router {
 async fn serve<P: Port>(State(site): State<Arc<Site<P>>>, request: Request<Body>) -> Response {
     let (parts, body) = request.into_parts();
     let result = match resolve(&parts, site.config.webapi.as_str()) {
-        Ok(Target::Root) => Ok(Redirect::to(&format!("{}v0/", site.config.webapi.as_str())).into_response()),
+        Ok(Target::Root) => Ok(pages::see(&format!("{}v0/", site.config.webapi.as_str()))),
         Ok(Target::Index) => Ok(pages::index()),
         Ok(Target::Page(method)) => pages::method(method).ok_or(Fault::NotFound),
         Ok(Target::Call(method)) => call(&site, method, &parts, body).await,
@@ -191,13 +194,12 @@ impl Caller<'_> {
     }
 }
 
-fn decode<'a, T: json::Decode<'a>>(form: &'a Form) -> Result<T, Fault> {
-    json::decode(&form.request).map_err(|e| Fault::protocol(format!("parsing request: {e}")))
+fn decode<'a, T: json::Decode<'a>>(request: &'a [u8]) -> Result<T, Fault> {
+    json::decode(request).map_err(|e| Fault::protocol(format!("parsing request: {e}")))
 }
 
 fn parse_address(text: &str) -> Result<Address, Fault> {
-    Address::parse(text)
-        .map_err(|e| Fault::Request(Code::BadAddress, format!("parsing address {text:?}: invalid email address: {e}")))
+    Address::parse(text).map_err(|e| Fault::Request(Code::BadAddress, format!("parsing address {text:?}: {e}")))
 }
 
 fn ok(result: &impl Serialize) -> Response {

@@ -77,6 +77,13 @@ pub fn method(method: Method) -> Option<Response> {
     Some(page(method.name(), &body))
 }
 
+/// 303 to another page.
+pub fn see(path: &str) -> Response {
+    let body = format!("<a href=\"{path}\">See Other</a>.\n");
+    let headers = [(header::LOCATION, path), (header::CONTENT_TYPE, "text/html; charset=utf-8")];
+    (StatusCode::SEE_OTHER, headers, body).into_response()
+}
+
 fn page(title: &str, body: &str) -> Response {
     let html = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\

@@ -124,32 +124,44 @@ struct Submission<'a> {
     from_id: &'a str,
 }
 
+pub async fn call<P: Port>(port: &Arc<P>, caller: Caller<'_>, form: Form) -> Result<Response, Fault> {
+    let Form { request: json, files, held: _held } = form;
+    let request = prepare(port, caller, &json, files).await?;
+    // A message may be large; it need not be in memory twice while it is composed and written.
+    drop(json);
+    let submitted = port.send(request).await?;
+    Ok(ok(&result(&submitted)))
+}
+
 /// The order of checks is the contract's (1.6): the first that fails is what the client is told.
-pub async fn call<P: Port>(port: &Arc<P>, caller: Caller<'_>, mut form: Form) -> Result<Response, Fault> {
-    let form_files = std::mem::take(&mut form.files);
-    let request: Request = decode(&form)?;
+async fn prepare<P: Port>(
+    port: &Arc<P>,
+    caller: Caller<'_>,
+    json: &[u8],
+    form_files: Vec<FormFile>,
+) -> Result<SendRequest, Fault> {
+    let request: Request = decode(json)?;
     let idempotency = caller.idempotency(Method::Send, &request, &form_files)?;
     if request.text.is_empty() && request.html.is_empty() {
         return Err(Fault::Request(Code::MissingBody, "at least text or html body required".to_owned()));
     }
     let from = sender(&**port, &caller.login, request.from)?;
-    let mut recipients = Recipients::default();
-    let to = recipients.add(request.to)?;
-    let cc = recipients.add(request.cc)?;
-    let bcc = recipients.add(request.bcc)?;
+    let mut given = Vec::new();
+    let to = parse_people(request.to, &mut given)?;
+    let cc = parse_people(request.cc, &mut given)?;
+    let bcc = parse_people(request.bcc, &mut given)?;
+    let recipients = Recipients::distinct([&to, &cc, &bcc], given)?;
     // A request that was accepted before is answered again, whatever has become of limits and addresses since.
     if idempotency.is_none() {
         preflight(port, &caller.login.account, &from.address, &recipients.addresses).await?;
     }
-    let reply_to = request.reply_to.into_iter().map(|p| parse_person(p).map(|(person, _)| person));
-    let reply_to = reply_to.collect::<Result<_, _>>()?;
+    let reply_to = parse_people(request.reply_to, &mut Vec::new())?;
     let mut files = Files::default();
     files.add(Role::Alternative, request.alternative_files)?;
     files.add(Role::Inline, request.inline_files)?;
     files.add(Role::Attached, request.attached_files)?;
     files.add_parts(form_files);
     check_extra(&request.extra)?;
-    let outside = || Fault::user("Date lies outside the years 1678 to 2261");
     let draft = Draft {
         from,
         to,
@@ -158,7 +170,7 @@ pub async fn call<P: Port>(port: &Arc<P>, caller: Caller<'_>, mut form: Form) ->
         reply_to,
         message_id: Some(request.message_id).filter(|id| !id.is_empty()),
         references: request.references,
-        date: request.date.map(|time| time.to_date().ok_or_else(outside)).transpose()?,
+        date: request.date.map(to_date).transpose()?,
         subject: request.subject,
         text: request.text,
         html: request.html,
@@ -167,21 +179,22 @@ pub async fn call<P: Port>(port: &Arc<P>, caller: Caller<'_>, mut form: Form) ->
         inline_files: files.inline,
         attached_files: files.attached,
     };
-    let submitted = port
-        .send(SendRequest {
-            login: caller.login,
-            client: Some(caller.client),
-            trace: trace::trace_id(caller.headers),
-            idempotency,
-            draft,
-            recipients: recipients.into_pairs(),
-            extra: request.extra,
-            require_tls: request.require_tls,
-            future_release: request.future_release.map(Time::to_timestamp),
-            save_sent: request.save_sent,
-        })
-        .await?;
-    Ok(ok(&result(&submitted)))
+    Ok(SendRequest {
+        login: caller.login,
+        client: Some(caller.client),
+        trace: trace::trace_id(caller.headers),
+        idempotency,
+        draft,
+        recipients: recipients.into_pairs(),
+        extra: request.extra,
+        require_tls: request.require_tls,
+        future_release: request.future_release.map(Time::to_timestamp),
+        save_sent: request.save_sent,
+    })
+}
+
+fn to_date(time: Time) -> Result<draft::Date, Fault> {
+    time.to_date().ok_or_else(|| Fault::user("Date lies outside the years 1678 to 2261"))
 }
 
 fn result(submitted: &Submitted) -> Sent<'_> {
@@ -217,29 +230,36 @@ fn parse_person(person: Person) -> Result<(draft::NameAddress, String), Fault> {
     Ok((draft::NameAddress { name: person.name, address }, person.address))
 }
 
+/// Adds to `given` how each address was written.
+fn parse_people(people: Vec<Person>, given: &mut Vec<String>) -> Result<Vec<draft::NameAddress>, Fault> {
+    let parse = |person| {
+        let (person, text) = parse_person(person)?;
+        given.push(text);
+        Ok(person)
+    };
+    people.into_iter().map(parse).collect()
+}
+
 /// Whom the message goes to, each once: the first way in which the request writes an address counts.
-#[derive(Default)]
 struct Recipients {
     addresses: Vec<Address>,
     given: Vec<String>,
-    seen: HashSet<Address>,
 }
 
 impl Recipients {
-    fn add(&mut self, people: Vec<Person>) -> Result<Vec<draft::NameAddress>, Fault> {
-        people.into_iter().map(|person| self.add_one(person)).collect()
-    }
-
-    fn add_one(&mut self, person: Person) -> Result<draft::NameAddress, Fault> {
-        let (person, given) = parse_person(person)?;
-        if self.seen.insert(person.address.clone()) {
-            self.addresses.push(person.address.clone());
-            self.given.push(given);
+    fn distinct(lists: [&[draft::NameAddress]; 3], given: Vec<String>) -> Result<Recipients, Fault> {
+        let mut seen = HashSet::with_capacity(given.len());
+        let mut distinct = Recipients { addresses: Vec::with_capacity(given.len()), given: Vec::new() };
+        for (person, given) in lists.into_iter().flatten().zip(given) {
+            if seen.insert(&person.address) {
+                distinct.addresses.push(person.address.clone());
+                distinct.given.push(given);
+            }
         }
-        if self.addresses.len() > RECIPIENTS_MAX {
+        if seen.len() > RECIPIENTS_MAX {
             return Err(Refusal::TooManyRecipients.into());
         }
-        Ok(person)
+        Ok(distinct)
     }
 
     fn into_pairs(self) -> Vec<(Address, String)> {

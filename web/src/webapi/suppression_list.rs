@@ -49,7 +49,7 @@ impl From<SuppressionRow> for Entry {
 }
 
 pub async fn call<P: Port>(port: &P, caller: Caller<'_>, form: Form) -> Result<Response, Fault> {
-    let Request {} = decode(&form)?;
+    let Request {} = decode(&form.request)?;
     let account = caller.login.account;
     let rows = read(port, move |view| suppressions::list(view, &account)).await?;
     Ok(ok(&List { suppressions: rows.into_iter().map(Entry::from).collect() }))

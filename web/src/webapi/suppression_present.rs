@@ -26,7 +26,7 @@ struct Presence {
 }
 
 pub async fn call<P: Port>(port: &P, caller: Caller<'_>, form: Form) -> Result<Response, Fault> {
-    let request: Request = decode(&form)?;
+    let request: Request = decode(&form.request)?;
     let address = parse_address(&request.email_address)?;
     let account = caller.login.account;
     let recipient = port.recipient_key(&account, &address);

@@ -20,7 +20,7 @@ fields!(Request {
 });
 
 pub async fn call<P: Port>(port: &P, caller: Caller<'_>, form: Form) -> Result<Response, Fault> {
-    let request: Request = decode(&form)?;
+    let request: Request = decode(&form.request)?;
     let address = parse_address(&request.email_address)?;
     let idempotency = caller.idempotency(Method::SuppressionRemove, &request, &[])?;
     let by = caller.author();
