@@ -117,7 +117,10 @@ pub fn make_self_signed(files: &Files, names: Vec<String>) -> Result<(), Error> 
         return Ok(());
     }
     let made = rcgen::generate_simple_self_signed(names)?;
-    let failed = |path: &Path| { let path = path.to_owned(); move |e: std::io::Error| Error::File(path, e.to_string()) };
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |e: std::io::Error| Error::File(path, e.to_string())
+    };
     crate::files::write_private(&files.key, made.signing_key.serialize_pem().as_bytes()).map_err(failed(&files.key))?;
     std::fs::write(&files.certificate, made.cert.pem()).map_err(failed(&files.certificate))
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use postledger_events::address::Domain;
 use postledger_events::fact::account::RetrySchedule;
+use postledger_web::Mount;
 use serde::Deserialize;
 
 use crate::certificate;
@@ -48,8 +49,8 @@ pub struct HttpListener {
     pub tls: bool,
     #[serde(default)]
     pub forwarded: bool,
-    #[serde(default = "webapi_path")]
-    pub webapi_path: String,
+    #[serde(default, deserialize_with = "mount")]
+    pub webapi_path: Mount,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -101,10 +102,11 @@ impl Config {
                 ));
             }
             if http.tls && self.tls.is_none() {
-                return Err(format!("http listener {} has `tls = true`, but there is no [tls] certificate", http.listen));
+                return Err(format!(
+                    "http listener {} has `tls = true`, but there is no [tls] certificate",
+                    http.listen
+                ));
             }
-            postledger_web::Mount::new(&http.webapi_path)
-                .map_err(|e| format!("webapi_path {:?}: {e}", http.webapi_path))?;
         }
         let waits = &self.retry_waits_s.waits_s;
         if waits.len() >= ATTEMPTS_MAX || waits.contains(&0) {
@@ -131,8 +133,8 @@ fn message_bytes_max() -> u64 {
     postledger_web::MESSAGE_BYTES_MAX
 }
 
-fn webapi_path() -> String {
-    "/webapi/".to_owned()
+fn mount<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Mount, D::Error> {
+    String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
 }
 
 #[cfg(test)]
@@ -164,6 +166,6 @@ mod tests {
         let config = Config::parse(DEFAULT, Path::new("/d")).unwrap();
         assert_eq!(config.retry_waits_s, RetrySchedule::contract());
         assert_eq!(config.message_bytes_max, message_bytes_max());
-        assert_eq!(config.http[0].webapi_path, webapi_path());
+        assert_eq!(config.http[0].webapi_path, Mount::default());
     }
 }

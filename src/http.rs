@@ -119,8 +119,14 @@ async fn next<T>(
     }
 }
 
-async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, router: Router, stop: CancellationToken) {
-    let service = hyper_util::service::TowerToHyperService::new(router.map_request(|r: hyper::Request<Incoming>| r.map(axum::body::Body::new)));
+async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    router: Router,
+    stop: CancellationToken,
+) {
+    let service = hyper_util::service::TowerToHyperService::new(
+        router.map_request(|r: hyper::Request<Incoming>| r.map(axum::body::Body::new)),
+    );
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(HEADER_TIMEOUT);

@@ -8,12 +8,12 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use postledger_projections::tally::{Tally, tally};
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 
 use crate::ledger::{Ledger, Status};
 
@@ -71,7 +71,11 @@ impl Collector for Figures {
         let gauges = [
             ("postledger_queue_open", "Recipients without an outcome", t.open()),
             ("postledger_queue_held", "Recipients on hold", t.held),
-            ("postledger_ledger_accepting", "1 while the ledger takes commands", u64::from(self.status.stopped.is_none())),
+            (
+                "postledger_ledger_accepting",
+                "1 while the ledger takes commands",
+                u64::from(self.status.stopped.is_none()),
+            ),
             ("postledger_ledger_lagging", "Lists that are being rebuilt", self.status.lagging.len() as u64),
         ];
         for (name, help, value) in gauges {

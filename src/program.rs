@@ -71,7 +71,8 @@ impl Port for Program {
 
     async fn set_password(&self, account: &AccountName, password: &str, by: Author) -> Result<(), ExecuteError> {
         let prepared = Prepared::new(password).filter(Prepared::is_long_enough).ok_or_else(|| {
-            let why = format!("a password needs at least {PASSWORD_CHARS_MIN} characters, none of them control characters");
+            let why =
+                format!("a password needs at least {PASSWORD_CHARS_MIN} characters, none of them control characters");
             ExecuteError::Refused(Refusal::Invalid(why))
         })?;
         let clock = self.clock.clone();
@@ -247,7 +248,13 @@ fn damaged(e: crate::ledger::Error) -> Error {
 }
 
 /// Makes the parts that all doors share.
-pub fn assemble(ledger: Ledger, clock: Clock, admin: Option<Hashed>, hostname: String, message_bytes_max: u64) -> Arc<Program> {
+pub fn assemble(
+    ledger: Ledger,
+    clock: Clock,
+    admin: Option<Hashed>,
+    hostname: String,
+    message_bytes_max: u64,
+) -> Arc<Program> {
     let credentials = Credentials::new(clock.clone(), admin);
     let submitter = Submitter::new(ledger.clone(), clock.clone(), hostname, message_bytes_max);
     Arc::new(Program { ledger, clock, credentials, submitter })

@@ -137,7 +137,9 @@ fn admin_password(dir: &Path) -> Result<Option<Hashed>, Error> {
     match std::fs::read(&path) {
         Ok(bytes) => {
             let hashed = Hashed::from_bytes(&bytes);
-            hashed.map(Some).ok_or_else(|| Error::Setup(format!("{} is damaged: remove it and run quickstart", path.display())))
+            hashed
+                .map(Some)
+                .ok_or_else(|| Error::Setup(format!("{} is damaged: remove it and run quickstart", path.display())))
         }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(Error::File(path, e)),

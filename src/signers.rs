@@ -31,7 +31,9 @@ pub enum Error {
     Rows(#[from] postledger_projections::Error),
     #[error("the vault cannot be read: {0}")]
     Vault(#[from] crate::ledger::Error),
-    #[error("the private key of DKIM selector {selector} of {domain} is missing or damaged: restore the vault, or make a new key with `postledger dkim generate {domain} {selector}`")]
+    #[error(
+        "the private key of DKIM selector {selector} of {domain} is missing or damaged: restore the vault, or make a new key with `postledger dkim generate {domain} {selector}`"
+    )]
     Key { domain: Domain, selector: String },
 }
 
@@ -49,7 +51,8 @@ impl Signers {
         {
             return Ok(Arc::clone(&known.signers));
         }
-        let signers = row.settings.signing_keys().map(|(selector, key)| self.load(domain, selector, key.private_key.id));
+        let signers =
+            row.settings.signing_keys().map(|(selector, key)| self.load(domain, selector, key.private_key.id));
         let signers: Arc<[Signer]> = signers.collect::<Result<Vec<_>, _>>()?.into();
         let mut known = self.known();
         if known.len() >= DOMAINS_MAX {

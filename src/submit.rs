@@ -104,9 +104,8 @@ impl Submitter {
         let unsigned = std::mem::take(&mut composed.message);
         let signers = self.signers.of(&request.draft.from.address.domain);
         let signers = signers.map_err(|e| SendError::Unavailable(Unavailable::Stopped(e.to_string())))?;
-        let signatures = dkim::sign(&signers, &unsigned, context.now, None).map_err(|e| {
-            SendError::Unavailable(Unavailable::Stopped(format!("the message cannot be signed: {e}")))
-        })?;
+        let signatures = dkim::sign(&signers, &unsigned, context.now, None)
+            .map_err(|e| SendError::Unavailable(Unavailable::Stopped(format!("the message cannot be signed: {e}"))))?;
         // Only one recipient may be named: all of them get the same bytes.
         let only = match request.recipients.as_slice() {
             [(address, _)] => Some(address),

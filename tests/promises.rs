@@ -1,1 +1,3 @@
+//! The promises, each in a file of its own, held against the real program.
 
+mod server;

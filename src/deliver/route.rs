@@ -40,7 +40,9 @@ pub struct Hop {
 /// Why there is no way to the next hop. All of these are worth another try, once the operator has done their part.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("there is no transport `{0}`: set the next hop with `postledger transport set {0} --host HOST --port PORT`")]
+    #[error(
+        "there is no transport `{0}`: set the next hop with `postledger transport set {0} --host HOST --port PORT`"
+    )]
     NoTransport(TransportName),
     #[error("the next hop's password is not in the vault: set it again with `postledger transport set {0}`")]
     NoPassword(TransportName),
@@ -89,7 +91,9 @@ impl Router {
         let row = accounts::transport(&self.ledger.snapshot(), transport)?;
         let row = row.ok_or_else(|| Error::NoTransport(transport.clone()))?;
         let credentials = match &row.settings.credentials {
-            Some(c) => Some(Credentials { username: c.username.clone(), password: self.password(transport, c.password.id)? }),
+            Some(c) => {
+                Some(Credentials { username: c.username.clone(), password: self.password(transport, c.password.id)? })
+            }
             None => None,
         };
         let key = format!("{transport} {}", serde_json::to_string(&row.settings).unwrap_or_default());

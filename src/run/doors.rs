@@ -65,12 +65,7 @@ pub async fn http_door(
 }
 
 /// Runs all until SIGTERM or SIGINT, and then to an end that leaves nothing in doubt.
-pub async fn run(
-    program: Arc<Program>,
-    doors: Doors,
-    hostname: Domain,
-    roots: deliver::TlsRoots,
-) -> Result<(), Error> {
+pub async fn run(program: Arc<Program>, doors: Doors, hostname: Domain, roots: deliver::TlsRoots) -> Result<(), Error> {
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
     for door in doors.http {
@@ -87,8 +82,7 @@ pub async fn run(
     if let Some(certificate) = doors.certificate {
         tasks.spawn(certificate.reload(stop.clone()));
     }
-    let settings =
-        deliver::Settings { hostname, timeouts: Default::default(), roots, stop_wait: STOP_WAIT };
+    let settings = deliver::Settings { hostname, timeouts: Default::default(), roots, stop_wait: STOP_WAIT };
     tasks.spawn(deliver::run(program.ledger.clone(), program.clock.clone(), settings, stop.clone()));
     tasks.spawn(jobs::run(program.ledger.clone(), stop.clone()));
     tasks.spawn(expiry::run(program.ledger.clone(), program.clock.clone(), stop.clone()));

@@ -84,7 +84,9 @@ async fn set_up(
 fn refused(e: ExecuteError) -> Error {
     match e {
         ExecuteError::Refused(refusal) => Error::Setup(refusal.to_string()),
-        ExecuteError::InFlight | ExecuteError::Unavailable(_) => Error::Setup(format!("the ledger takes nothing: {e:?}")),
+        ExecuteError::InFlight | ExecuteError::Unavailable(_) => {
+            Error::Setup(format!("the ledger takes nothing: {e:?}"))
+        }
     }
 }
 

@@ -3,8 +3,6 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use postledger_web::Mount;
-
 use super::doors::{self, Doors};
 use super::{Error, Settings, admin_password, command_line_author, intake};
 use crate::certificate::Certificate;
@@ -45,9 +43,10 @@ pub async fn run(request: Request) -> Result<(), Error> {
             Some(certificate) if listener.tls => Some(certificate.server_config(&[b"h2", b"http/1.1"])?),
             Some(_) | None => None,
         };
-        let webapi = Mount::new(&listener.webapi_path).map_err(|e| Error::Setup(e.to_string()))?;
         let size = config.message_bytes_max;
-        let door = doors::http_door(listener.listen, webapi, listener.forwarded, size, tls, &intake).await?;
+        let door =
+            doors::http_door(listener.listen, listener.webapi_path.clone(), listener.forwarded, size, tls, &intake)
+                .await?;
         tracing::info!("HTTP on {}", listener.listen);
         doors.http.push(door);
     }
