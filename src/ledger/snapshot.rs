@@ -21,7 +21,7 @@ pub struct Snapshot(pub(super) Arc<Moment>);
 
 pub(super) struct Moment {
     pub(super) engine: fjall::Snapshot,
-    pub(super) view: View,
+    pub(super) view: Arc<View>,
     pub(super) head: Head,
     pub(super) _lock: Arc<Lock>,
 }

@@ -166,7 +166,7 @@ pub(super) fn run<T>(work: impl Future<Output = T>) -> T {
 }
 
 /// What a kill at this moment would leave.
-fn copy(from: &Path) -> tempfile::TempDir {
+pub(super) fn copy(from: &Path) -> tempfile::TempDir {
     let to = tempfile::tempdir().unwrap();
     copy_dir(from, to.path());
     to
@@ -577,6 +577,25 @@ fn a_rebuild_that_was_cut_off_begins_anew() {
     drop(Ledger::open(later.clone(), clock()).unwrap());
     rebuild(Options { rebuild: Rebuild::Named(vec!["tally".to_owned()]), ..later.clone() }, clock()).unwrap();
     assert_eq!(rows(&Ledger::open(later, clock()).unwrap().snapshot()), grown);
+}
+
+#[test]
+fn rows_apart_from_the_log_are_refused_and_can_be_rebuilt() {
+    let dir = closed();
+    let grown = rows(&open(dir.path()).snapshot());
+    tamper(dir.path(), |store, _| {
+        let head = store.note::<Head>(Note::Head).unwrap().unwrap();
+        let mut batch = store.batch();
+        store.put_note(&mut batch, Note::Head, &Head { seq: Seq(40), ..head });
+        batch.commit().unwrap();
+    });
+    let refusal = refusal(options(dir.path()), clock());
+    assert!(
+        refusal.contains("rows are at record 40, the log at record 41. Run `postledger rebuild --all`"),
+        "{refusal}"
+    );
+    rebuild(Options { rebuild: Rebuild::All, ..options(dir.path()) }, clock()).unwrap();
+    assert_eq!(rows(&open(dir.path()).snapshot()), grown);
 }
 
 const LIMITED_DIR: &str = "POSTLEDGER_TEST_LIMITED_DIR";

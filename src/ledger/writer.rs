@@ -53,7 +53,8 @@ pub(super) struct Request {
 /// The only holder of a write handle.
 pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
-    pub(super) view: View,
+    /// Shared with the snapshots, and copied when it changes.
+    pub(super) view: Arc<View>,
     pub(super) head: Head,
     pub(super) watermark: Watermark,
     pub(super) policy: Policy,
@@ -131,7 +132,7 @@ impl Writer {
                 }
             }
             Message::Rebuilt(as_of) => {
-                for table in self.view.tables.iter_mut().flatten().filter(|t| t.as_of.is_some()) {
+                for table in Arc::make_mut(&mut self.view).tables.iter_mut().flatten().filter(|t| t.as_of.is_some()) {
                     table.as_of = Some(as_of);
                 }
                 self.publish();
@@ -268,7 +269,7 @@ impl Writer {
     fn roll(&mut self, engine: &mut OwnedWriteBatch, first: Seq) -> Result<(), Error> {
         let note = SegmentNote { number: self.view.active().note.number + 1, first };
         let keyspace = self.shared.store.segment(&note)?;
-        self.view.segments.push(Segment { first, note, keyspace });
+        Arc::make_mut(&mut self.view).segments.push(Segment { first, note, keyspace });
         let notes: Vec<&SegmentNote> = self.view.segments.iter().map(|s| &s.note).collect();
         self.shared.store.put_note(engine, Note::Segments, &notes);
         Ok(())
@@ -287,7 +288,7 @@ impl Writer {
             self.shared.store.put_note(&mut engine, Note::Table(projection.name), &note);
             self.shared.store.put_note(&mut engine, Note::Head, &self.head);
             engine.commit()?;
-            self.view.tables[projection.table as usize] = Some(new);
+            Arc::make_mut(&mut self.view).tables[projection.table as usize] = Some(new);
             self.publish();
             if let Some(old) = target.replaces {
                 self.shared.store.db.delete_keyspace(old)?;

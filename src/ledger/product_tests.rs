@@ -1,0 +1,179 @@
+//! The ledger with the product's own folds and decisions: what grew, what a kill leaves and what a rebuild makes are the same.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use postledger_events::address::{Address, Domain};
+use postledger_events::command::*;
+use postledger_events::fact::account::Destination;
+use postledger_events::fact::attempt::Session;
+use postledger_events::fact::submission::Via;
+use postledger_events::id::*;
+use postledger_events::reply::Reply;
+use postledger_projections::rows::{Key, Value};
+use postledger_projections::{Order, Table, deliveries};
+
+use super::tests::run;
+use super::*;
+
+fn options(dir: &Path) -> Options {
+    Options { create: true, segment_records_max: 7, ..Options::new(dir) }
+}
+
+fn account() -> AccountName {
+    AccountName::new("mox").unwrap()
+}
+
+fn set_up() -> Vec<Command> {
+    let (domain, by) = (Domain::new("example.org").unwrap(), Author::program());
+    let address = Destination::Address(Address::parse("mox@example.org").unwrap());
+    let change = AccountChange { full_name: Some("Mox".to_owned()), ..AccountChange::default() };
+    vec![
+        Command::ConfigureDomain(ConfigureDomain {
+            domain,
+            create: true,
+            change: DomainChange::default(),
+            by: by.clone(),
+        }),
+        Command::ConfigureAccount(Box::new(ConfigureAccount {
+            account: account(),
+            create: true,
+            change,
+            by: by.clone(),
+        })),
+        Command::AddAddress(AddAddress { address, account: account(), by }),
+    ]
+}
+
+/// A message to two people, with a content of this size and a copy for the sender.
+async fn send(ledger: &Ledger, clock: &Clock, size: usize) -> (Submitted, BodyRef) {
+    let message = MessageUuid(clock.uuid_v7());
+    let body = ledger.stage(message, vec![b'a'; size].into()).await.unwrap();
+    let copy = ledger.stage(MessageUuid(clock.uuid_v7()), vec![b'b'; size].into()).await.unwrap();
+    let from = Address::parse("mox@example.org").unwrap();
+    let recipients = ["one@example.com", "two@example.com"].map(|a| (Address::parse(a).unwrap(), a.to_owned()));
+    let submit = Submit {
+        message,
+        account: account(),
+        login: "mox@example.org".to_owned(),
+        via: Via::Webapi,
+        client: None,
+        trace: None,
+        code_version: "test",
+        idempotency: Some(IdempotencyKey { method: "Send", key: size.to_string(), request: Sha256::ZERO }),
+        from: from.clone(),
+        reverse_path: Some(from),
+        recipients: recipients.to_vec(),
+        fromids: ["f1", "f2"].map(|f| FromId::new(f).unwrap()).to_vec(),
+        message_id: format!("<{message}@example.org>"),
+        subject: "Hello".to_owned(),
+        extra: BTreeMap::new(),
+        body: body.body,
+        eight_bit: false,
+        smtputf8: false,
+        require_tls: None,
+        future_release: None,
+        sent_copy: Some(copy.body),
+    };
+    let stored = copy.body;
+    let command = Command::Submit(Box::new(submit));
+    let intent = Intent { command, bodies: vec![body, copy], secrets: Vec::new() };
+    let Answer::Submitted(submitted) = ledger.submit(intent).await.unwrap().answer else { panic!() };
+    (submitted, stored)
+}
+
+/// One recipient gets it; the other refuses the first message and is suppressed after it.
+async fn deliver(ledger: &Ledger, clock: &Clock, submitted: &Submitted) {
+    let (attempt, message) = (AttemptId(clock.uuid_v7()), submitted.message);
+    let ids: Vec<DeliveryId> = submitted.recipients.iter().map(|(_, id, _)| *id).collect();
+    let (transport, started) = (TransportName::new("direct").unwrap(), clock.now());
+    let start = StartAttempt { attempt, message, deliveries: ids, transport, started };
+    let Answer::Attempt(leave) = ledger.submit(Command::StartAttempt(start)).await.unwrap().answer else { panic!() };
+    let outcomes = [RecipientOutcome::Accepted { reply: 0 }, RecipientOutcome::Rejected { reply: 1 }];
+    let finish = FinishAttempt {
+        attempt,
+        message,
+        results: leave.recipients.iter().map(|r| r.id).zip(outcomes).collect(),
+        replies: vec![Reply::new(250, "2.0.0 ok"), Reply::new(550, "5.1.1 no such user")],
+        errors: Vec::new(),
+        session: Session::default(),
+        ended: clock.now(),
+        jitter_s: 0,
+    };
+    ledger.submit(Command::FinishAttempt(Box::new(finish))).await.unwrap();
+}
+
+fn rows(snapshot: &Snapshot) -> Vec<(Table, Key, Value)> {
+    let of = |t: Table| snapshot.scan(t, &[], &[0xff; 99], Order::Ascending, usize::MAX).unwrap().into_iter();
+    Table::ALL.into_iter().flat_map(|t| of(t).map(move |(k, v)| (t, k, v))).collect()
+}
+
+fn verified(options: &Options) -> verify::Report {
+    let scope = verify::Scope { full: true, accept_log_end: false };
+    let report = verify::verify(options, scope, &mut |_, _| {}).unwrap();
+    assert!(report.is_clean(), "{report}");
+    report
+}
+
+#[test]
+fn a_life_of_messages_rebuilds_and_verifies() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Clock::manual(Timestamp::from_secs(1_800_000_000));
+    let ledger = Ledger::open(options(dir.path()), clock.clone()).unwrap();
+    let (large, small_copy) = run(async {
+        for command in set_up() {
+            ledger.submit(command).await.unwrap();
+        }
+        let (large, _) = send(&ledger, &clock, 70_000).await;
+        let (small, small_copy) = send(&ledger, &clock, 700).await;
+        send(&ledger, &clock, 70_001).await;
+        // The same request again brings contents that nobody wants.
+        let (again, unwanted) = send(&ledger, &clock, 70_001).await;
+        assert!(again.repeated);
+        assert!(matches!(ledger.body(&unwanted), Err(BodyError::Missing(_))));
+        deliver(&ledger, &clock, &large).await;
+        deliver(&ledger, &clock, &small).await;
+        let delete = DeleteMessage { account: account(), msg_id: MsgId(2), by: Author::program() };
+        ledger.submit(Command::DeleteMessage(delete)).await.unwrap();
+        (large, small_copy)
+    });
+    assert!(matches!(ledger.body(&small_copy), Err(BodyError::Missing(_))));
+    let row = deliveries::message(&ledger.snapshot(), large.message).unwrap().unwrap();
+    assert!(row.contents);
+
+    let grown = rows(&ledger.snapshot());
+    let killed = super::tests::copy(dir.path());
+    let after = Ledger::open(options(killed.path()), clock.clone()).unwrap();
+    assert_eq!(rows(&after.snapshot()), grown);
+    drop((after, ledger));
+
+    let all = Options { rebuild: Rebuild::All, rebuild_chunk_bytes_max: 500, ..options(dir.path()) };
+    rebuild(all, clock.clone()).unwrap();
+    let report = verified(&options(dir.path()));
+    // Three messages, each with a copy, but for the one that was deleted.
+    assert_eq!(report.bodies, 5);
+    assert_eq!(rows(&Ledger::open(options(dir.path()), clock).unwrap().snapshot()), grown);
+}
+
+#[test]
+fn what_expires_is_forgotten_everywhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Clock::manual(Timestamp::from_secs(1_800_000_000));
+    let ledger = Ledger::open(options(dir.path()), clock.clone()).unwrap();
+    run(async {
+        for command in set_up() {
+            ledger.submit(command).await.unwrap();
+        }
+        for size in [70_000, 700] {
+            let (submitted, _) = send(&ledger, &clock, size).await;
+            deliver(&ledger, &clock, &submitted).await;
+        }
+        clock.advance(Duration::from_secs(31 * 24 * 3600));
+        let expire = || Command::Expire(Expire { from: Timestamp::EPOCH });
+        while ledger.submit(expire()).await.unwrap().answer == Answer::More(true) {}
+    });
+    run(ledger.close()).unwrap();
+    drop(ledger);
+    let report = verified(&options(dir.path()));
+    assert_eq!((report.bodies, report.notes), (2, vec![]), "the copies in Sent are kept");
+}
