@@ -426,6 +426,7 @@ mod tests {
         assert_eq!(client.deliver(&transaction(&["a@y.example"], large)).await.recipients, [no_room]);
         let small = client.deliver(&transaction(&["a@y.example"], "a\r\n")).await;
         assert_eq!(small.recipients, [accepted("2.0.0 stored")]);
+        assert_eq!(server.intake.available_permits(), SMALL_KIB, "an idle session holds no room");
         assert_eq!(server.taken.recv().await.unwrap().data, "a\r\n");
         client.quit().await;
         server.session.await.unwrap().unwrap();
@@ -475,6 +476,28 @@ mod tests {
         assert_eq!(heard, "220 mx.example ESMTP\r\n421 4.3.2 shutting down, try again later\r\n");
     }
 
+    /// Reads on until this came.
+    async fn hear(stream: &mut TcpStream, end: &str) -> String {
+        let mut heard = Vec::new();
+        while !heard.ends_with(end.as_bytes()) {
+            assert!(stream.read_buf(&mut heard).await.unwrap() > 0, "{:?} came", String::from_utf8_lossy(&heard));
+        }
+        String::from_utf8(heard).unwrap()
+    }
+
+    #[tokio::test]
+    async fn content_is_read_to_its_end_before_shutdown() {
+        let mut server = server(None, INTAKE_KIB, None).await;
+        let mut stream = TcpStream::connect(server.addr).await.unwrap();
+        stream.write_all(b"HELO c\r\nMAIL FROM:<>\r\nRCPT TO:<a@y>\r\nDATA\r\n").await.unwrap();
+        hear(&mut stream, "354 end with <CRLF>.<CRLF>\r\n").await;
+        server.shutdown.cancel();
+        stream.write_all(b"a\r\n.\r\n").await.unwrap();
+        let heard = hear(&mut stream, "later\r\n").await;
+        assert_eq!(heard, "250 2.0.0 stored\r\n421 4.3.2 shutting down, try again later\r\n");
+        assert_eq!(server.taken.recv().await.unwrap().data, "a\r\n");
+    }
+
     #[tokio::test]
     async fn a_message_is_finished_before_shutdown() {
         let mut server = server(None, INTAKE_KIB, Some(Arc::new(Notify::new()))).await;
@@ -495,12 +518,9 @@ mod tests {
         let server = server(None, INTAKE_KIB, None).await;
         let mut stream = TcpStream::connect(server.addr).await.unwrap();
         stream.write_all(b"HELO c\r\nMAIL FROM:<>\r\nRCPT TO:<slow@y>\r\n").await.unwrap();
-        let mut heard = Vec::new();
-        while !heard.ends_with(b"250 2.1.0 sender ok\r\n") {
-            assert!(stream.read_buf(&mut heard).await.unwrap() > 0);
-        }
+        hear(&mut stream, "250 2.1.0 sender ok\r\n").await;
         server.shutdown.cancel();
-        heard.clear();
+        let mut heard = Vec::new();
         stream.read_to_end(&mut heard).await.unwrap();
         assert_eq!(String::from_utf8(heard).unwrap(), "421 4.3.2 shutting down, try again later\r\n");
     }

@@ -205,7 +205,6 @@ impl Session {
         assert!(matches!(self.state, State::Tls), "TLS was not asked for");
         self.tls = Some(tls);
         self.hello = None;
-        self.input.clear();
         self.reset();
     }
 

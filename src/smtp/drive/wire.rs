@@ -121,7 +121,7 @@ impl Wire {
             if let Some(reply) = reply {
                 return Ok(reply);
             }
-            if self.at_end || self.stream.read_buf(&mut self.inbox).await.map_err(Error::Io)? == 0 {
+            if self.stream.read_buf(&mut self.inbox).await.map_err(Error::Io)? == 0 {
                 return Err(Error::Closed);
             }
         }
