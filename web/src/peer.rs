@@ -11,6 +11,11 @@ pub struct Peer {
     pub tls: bool,
 }
 
+/// The user of this machine at the other end of the control socket; the accept loop adds it to each request as an extension.
+/// Requests with it are trusted as the administrator's and need no password, so nothing that listens on TCP may add it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalUser(pub String);
+
 /// The client of a request: the peer, or on a `forwarded` listener the first element of X-Forwarded-For. `None` if the
 /// proxy does not say or says nonsense.
 pub fn client(parts: &Parts, forwarded: bool) -> Option<IpAddr> {
