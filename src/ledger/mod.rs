@@ -10,6 +10,7 @@ mod rebuild;
 mod snapshot;
 mod store;
 mod vault;
+pub mod verify;
 mod watermark;
 mod writer;
 
@@ -32,6 +33,7 @@ use postledger_events::fact::submission::BodyRef;
 use postledger_events::id::{Author, Fingerprint, MessageUuid, SecretId, Seq};
 use postledger_events::time::Timestamp;
 use postledger_events::{Answer, Command, Refusal};
+use postledger_projections::books::{self, Books};
 use postledger_projections::{self as projections, Projection, Rows};
 
 use crate::clock::Clock;
@@ -52,6 +54,8 @@ use writer::{Message, Request};
 const QUEUE_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Records of one segment of the log.
 const SEGMENT_RECORDS_MAX: u64 = 4_000_000;
+/// What a rebuild holds in memory before it stores it.
+const REBUILD_CHUNK_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Blocks of the engine that are kept in memory.
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;
 
@@ -99,6 +103,8 @@ pub struct Options {
     /// Who says that the clock is right although it differs much from the last record's time.
     pub accept_clock: Option<Author>,
     pub rebuild: Rebuild,
+    /// What a rebuild may hold in memory before it stores it, about.
+    pub rebuild_chunk_bytes_max: usize,
     pub segment_records_max: u64,
     pub cache_bytes: u64,
     pub program: Program,
@@ -118,6 +124,7 @@ impl Options {
             reply_rules: Arc::new(decide::classify::Rules::shipped()),
             accept_clock: None,
             rebuild: Rebuild::Changed,
+            rebuild_chunk_bytes_max: REBUILD_CHUNK_BYTES_MAX,
             segment_records_max: SEGMENT_RECORDS_MAX,
             cache_bytes: CACHE_BYTES,
             program: Program::product(),
@@ -154,6 +161,8 @@ pub struct Program {
     pub decide: fn(&Command, &dyn Rows, &Policy, Moment) -> Result<Decision, Refusal>,
     /// Whether a message still has this body.
     pub is_body_live: fn(&dyn Rows, MessageUuid) -> Result<bool, projections::Error>,
+    /// Whether the rows agree with each other.
+    pub check_books: fn(&dyn Rows) -> Result<Books, projections::Error>,
 }
 
 impl Program {
@@ -162,6 +171,7 @@ impl Program {
             projections: projections::PROJECTIONS,
             decide: decide::decide,
             is_body_live: |rows, body| projections::is_body_live(rows, body),
+            check_books: books::check,
         }
     }
 }
@@ -293,6 +303,16 @@ impl Ledger {
         }
         closed.await.unwrap_or(Ok(()))
     }
+}
+
+/// Opens the ledger, rebuilds what `options.rebuild` names, and closes it. Blocks.
+pub fn rebuild(options: Options, clock: Clock) -> Result<(), open::Error> {
+    let ledger = Ledger::open(options, clock)?;
+    let (done, closed) = oneshot::channel();
+    if ledger.inner.sender().blocking_send(Message::Close(done)).is_ok() {
+        closed.blocking_recv().unwrap_or(Ok(()))?;
+    }
+    Ok(())
 }
 
 impl Inner {

@@ -63,6 +63,7 @@ pub(super) fn open(options: Options, clock: Clock) -> Result<Ledger, Error> {
     // From here on the directory counts as in use, whatever happens.
     opened.watermark.update(|mark| {
         mark.clean = false;
+        mark.aside = None;
         mark.verified = verified.seq;
     })?;
     opened.watermark.sync()?;
@@ -82,13 +83,28 @@ pub(super) fn open_store(dir: &Path, create: bool, cache_bytes: u64) -> Result<O
     }
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(at_path(dir))?;
     let lock = Arc::new(Lock::take(dir)?);
-    let watermark = open_watermark(dir, &engine)?;
-    let aside = if watermark.mark().clean || !engine.exists() { None } else { journals::set_aside(dir, &engine)? };
+    let mut watermark = open_watermark(dir, &engine)?;
+    let aside = set_journals_aside(dir, &engine, &mut watermark)?;
     let refused = |e: store::Error| Error::Engine { why: e.to_string(), aside: aside.clone() };
     let store = Store::open(&engine, cache_bytes).map_err(refused)?;
     let segments = open_segments(&store)?;
     let head = store.note(Note::Head)?.unwrap_or(Head::NONE);
     Ok(Opened { lock, watermark, store, segments, head, aside })
+}
+
+/// Not again for a start that follows one that did not succeed: its copy is the evidence.
+fn set_journals_aside(dir: &Path, engine: &Path, watermark: &mut Watermark) -> Result<Option<PathBuf>, store::Error> {
+    let mark = watermark.mark();
+    if mark.clean || !engine.exists() {
+        return Ok(None);
+    }
+    if let Some(copy) = mark.aside.map(|n| journals::copy(dir, n)).filter(|copy| copy.exists()) {
+        return Ok(Some(copy));
+    }
+    let number = journals::set_aside(dir, engine)?;
+    watermark.update(|mark| mark.aside = number)?;
+    watermark.sync()?;
+    Ok(number.map(|n| journals::copy(dir, n)))
 }
 
 fn open_watermark(dir: &Path, engine: &Path) -> Result<Watermark, Error> {
@@ -215,7 +231,7 @@ fn rebuild_tables(writer: &mut Writer, options: &Options) -> Result<Vec<Target>,
             TableView { projection: target.projection.name, keyspace: target.keyspace.clone(), as_of: Some(Seq(0)) };
         writer.view.tables[target.projection.table as usize] = Some(view);
     }
-    rebuild::replay(&mut now, &writer.shared.snapshot(), &mut |progress| {
+    rebuild::replay(&mut now, &writer.shared.snapshot(), options.rebuild_chunk_bytes_max, &mut |progress| {
         (options.progress)(progress);
         true
     })?;
@@ -302,9 +318,9 @@ fn start(writer: Writer, later: Vec<Target>, options: Options) -> Ledger {
     let keeper = keep_watermark(&writer);
     let mut threads = vec![spawn("ledger-writer", move || writer.run(inbox)), keeper];
     if !later.is_empty() {
-        let (shared, weak, progress) = (shared.clone(), sender.downgrade(), options.progress);
+        let (shared, weak) = (shared.clone(), sender.downgrade());
         threads.push(spawn("ledger-rebuild", move || {
-            if let Err(e) = rebuild::in_background(&shared, later, &weak, &*progress) {
+            if let Err(e) = rebuild::in_background(&shared, later, &weak, &options) {
                 shared.stop(format!("a table cannot be rebuilt: {e}"));
             }
         }));
@@ -337,7 +353,7 @@ pub enum Error {
     NoLedger { dir: PathBuf },
     #[error("{}: {} holds this ledger", dir.display(), holder(*pid))]
     Held { dir: PathBuf, pid: Option<u32> },
-    #[error("{}: the ledger is damaged: {damage}. {}", dir.display(), remedy(damage, aside.as_deref()))]
+    #[error("{}: the log cannot be taken as it is: {damage}. {}", dir.display(), remedy(damage, aside.as_deref()))]
     Damaged { damage: Damage, dir: PathBuf, aside: Option<PathBuf> },
     #[error("the storage engine does not open: {why}. {}", evidence(aside.as_deref()))]
     Engine { why: String, aside: Option<PathBuf> },
@@ -370,6 +386,7 @@ fn remedy(damage: &Damage, aside: Option<&Path>) -> String {
             "Restore a backup, or, if the missing records are given up, run `postledger verify --accept-log-end`"
         }
         Damage::RowsApart { .. } => "Run `postledger rebuild --all`",
+        Damage::Newer { .. } => "Start the newer program",
         Damage::Gap { .. }
         | Damage::Unreadable { .. }
         | Damage::Misplaced { .. }
