@@ -43,6 +43,16 @@ impl Chain {
         Chain { last: None, next: first }
     }
 
+    /// Goes on behind a record that was checked before.
+    pub(super) fn after(head: Head) -> Chain {
+        Chain { last: (head.seq > Seq(0)).then_some(head), next: head.seq.next() }
+    }
+
+    /// The record that must come next.
+    pub(super) fn next(&self) -> Seq {
+        self.next
+    }
+
     /// The end of what was seen.
     pub(super) fn end(&self) -> Option<Head> {
         self.last

@@ -7,6 +7,7 @@ mod lock;
 pub mod open;
 mod overlay;
 mod rebuild;
+mod scrub;
 mod snapshot;
 mod store;
 mod vault;
@@ -18,7 +19,7 @@ mod writer;
 mod tests;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -83,6 +84,8 @@ struct Shared {
     closing: AtomicBool,
     /// Batches written since the start.
     commits: AtomicU64,
+    /// Requests that are being read.
+    expected: AtomicUsize,
     lock: Arc<Lock>,
 }
 
@@ -211,6 +214,27 @@ pub enum SubmitError {
     Stopped(String),
 }
 
+/// A command that is coming; see [`Ledger::expect`]. Dropped if it does not come after all.
+pub struct Expected {
+    ledger: Ledger,
+}
+
+impl Expected {
+    /// As [`Ledger::submit`]; it is no longer expected as soon as it waits for the writer.
+    pub async fn submit(self, intent: impl Into<Intent>) -> Result<Committed, SubmitError> {
+        let ledger = self.ledger.clone();
+        let answered = ledger.enqueue(intent.into()).await?;
+        drop(self);
+        answered.await.unwrap_or_else(|_| Err(ledger.inner.shared.gone()))
+    }
+}
+
+impl Drop for Expected {
+    fn drop(&mut self) {
+        self.ledger.inner.shared.expected.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 /// How the ledger is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
@@ -241,15 +265,25 @@ impl Ledger {
 
     /// Returns when the command's facts are on disk, or it was refused and left no trace.
     pub async fn submit(&self, intent: impl Into<Intent>) -> Result<Committed, SubmitError> {
+        let answered = self.enqueue(intent.into()).await?;
+        answered.await.unwrap_or_else(|_| Err(self.inner.shared.gone()))
+    }
+
+    /// Says that a command is coming: the writer may wait a moment for it, to sync once for several.
+    pub fn expect(&self) -> Expected {
+        self.inner.shared.expected.fetch_add(1, Ordering::AcqRel);
+        Expected { ledger: self.clone() }
+    }
+
+    async fn enqueue(&self, intent: Intent) -> Result<oneshot::Receiver<Result<Committed, SubmitError>>, SubmitError> {
         if let Some(why) = self.inner.shared.stopped() {
             return Err(SubmitError::Stopped(why));
         }
         let (answer, answered) = oneshot::channel();
-        let request = Message::Command(Box::new(Request { intent: intent.into(), answer }));
         let place = tokio::time::timeout(QUEUE_WAIT_MAX, self.inner.sender().reserve()).await;
-        let place = place.map_err(|_| SubmitError::Busy)?;
-        place.map_err(|_| self.inner.shared.gone())?.send(request);
-        answered.await.unwrap_or_else(|_| Err(self.inner.shared.gone()))
+        let place = place.map_err(|_| SubmitError::Busy)?.map_err(|_| self.inner.shared.gone())?;
+        place.send(Message::Command(Box::new(Request { intent, answer })));
+        Ok(answered)
     }
 
     /// The last moment that is on disk.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ use super::snapshot::{Moment, Segment, Snapshot, TableView, View};
 use super::store::{self, Head, Note, SegmentNote, Store, TableNote, at_path};
 use super::watermark::Watermark;
 use super::writer::Writer;
-use super::{Inner, Ledger, Options, Rebuild, Shared, journals, vault};
+use super::{Inner, Ledger, Options, Rebuild, Shared, journals, scrub, vault};
 use crate::clock::Clock;
 use crate::decide::Policy;
 
@@ -55,7 +55,7 @@ pub(super) fn open(options: Options, clock: Clock) -> Result<Ledger, Error> {
     if opened.head != verified {
         let damage = Damage::RowsApart { rows: opened.head.seq, log: verified.seq };
         if options.rebuild != Rebuild::All {
-            return Err(Error::Damaged { damage, dir, aside: opened.aside });
+            return Err(Error::Damaged { damage: Box::new(damage), dir, aside: opened.aside });
         }
         tracing::warn!("{damage}; all rows are built anew");
         opened.head = verified;
@@ -72,7 +72,7 @@ pub(super) fn open(options: Options, clock: Clock) -> Result<Ledger, Error> {
     let later = rebuild_tables(&mut writer, &options)?;
     write_first_records(&mut writer, &options)?;
     remove_orphans(&writer, &options)?;
-    Ok(start(writer, later, options))
+    Ok(start(writer, verified, later, options))
 }
 
 /// Takes the lock, sets journals aside and opens the engine.
@@ -132,7 +132,8 @@ fn open_segments(store: &Store) -> Result<Vec<Segment>, store::Error> {
 }
 
 fn check(opened: &Opened, dir: &Path) -> Result<Head, Error> {
-    let damaged = |damage| Error::Damaged { damage, dir: dir.to_owned(), aside: opened.aside.clone() };
+    let damaged =
+        |damage| Error::Damaged { damage: Box::new(damage), dir: dir.to_owned(), aside: opened.aside.clone() };
     chain::check_tail(&opened.snapshot(Vec::new()), opened.watermark.mark()).map_err(damaged)
 }
 
@@ -187,6 +188,7 @@ fn writer(opened: Opened, options: &Options, clock: Clock, pepper: [u8; 32]) -> 
         stopped: OnceLock::new(),
         closing: AtomicBool::new(false),
         commits: AtomicU64::new(0),
+        expected: AtomicUsize::new(0),
         lock,
     });
     let policy = Policy {
@@ -312,11 +314,13 @@ fn remove_orphans(writer: &Writer, options: &Options) -> Result<(), Error> {
     Ok(())
 }
 
-fn start(writer: Writer, later: Vec<Target>, options: Options) -> Ledger {
+fn start(writer: Writer, verified: Head, later: Vec<Target>, options: Options) -> Ledger {
     let shared = writer.shared.clone();
     let (sender, inbox) = mpsc::channel(QUEUE_COMMANDS_MAX);
     let keeper = keep_watermark(&writer);
     let mut threads = vec![spawn("ledger-writer", move || writer.run(inbox)), keeper];
+    let (scrubbed, weak) = (shared.clone(), sender.downgrade());
+    threads.push(spawn("ledger-scrub", move || scrub::run(&scrubbed, verified, &weak)));
     if !later.is_empty() {
         let (shared, weak) = (shared.clone(), sender.downgrade());
         threads.push(spawn("ledger-rebuild", move || {
@@ -354,7 +358,7 @@ pub enum Error {
     #[error("{}: {} holds this ledger", dir.display(), holder(*pid))]
     Held { dir: PathBuf, pid: Option<u32> },
     #[error("{}: the log cannot be taken as it is: {damage}. {}", dir.display(), remedy(damage, aside.as_deref()))]
-    Damaged { damage: Damage, dir: PathBuf, aside: Option<PathBuf> },
+    Damaged { damage: Box<Damage>, dir: PathBuf, aside: Option<PathBuf> },
     #[error("the storage engine does not open: {why}. {}", evidence(aside.as_deref()))]
     Engine { why: String, aside: Option<PathBuf> },
     #[error(

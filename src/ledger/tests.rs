@@ -119,7 +119,7 @@ fn clock() -> Clock {
     Clock::manual(Timestamp::from_secs(1_800_000_000))
 }
 
-fn open(dir: &Path) -> Ledger {
+pub(super) fn open(dir: &Path) -> Ledger {
     Ledger::open(options(dir), clock()).unwrap()
 }
 
@@ -130,7 +130,7 @@ fn refusal(options: Options, clock: Clock) -> String {
     }
 }
 
-fn account(name: &str, create: bool) -> Command {
+pub(super) fn account(name: &str, create: bool) -> Command {
     let change = AccountChange { full_name: Some(format!("The owner of {name}")), ..AccountChange::default() };
     let account = AccountName::new(name).unwrap();
     Command::ConfigureAccount(Box::new(ConfigureAccount { account, create, change, by: Author::program() }))
@@ -156,7 +156,7 @@ fn delete() -> Command {
     Command::DeleteMessage(DeleteMessage { account, msg_id: MsgId(1), by: Author::program() })
 }
 
-fn run<T>(work: impl Future<Output = T>) -> T {
+pub(super) fn run<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(work)
 }
 
@@ -309,7 +309,7 @@ fn close(ledger: Ledger) {
 }
 
 /// A closed ledger with records 1 to 41.
-fn closed() -> tempfile::TempDir {
+pub(super) fn closed() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let ledger = open(dir.path());
     fill(&ledger, 40);
@@ -626,4 +626,16 @@ fn a_failed_write_stops_it_and_loses_nothing() {
     let ledger = open(dir.path());
     assert!(ledger.snapshot().position() >= last && last > Seq(401));
     run(ledger.submit(account("more", true))).unwrap();
+}
+
+#[test]
+fn what_never_comes_holds_up_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    let never = ledger.expect();
+    run(async { ledger.expect().submit(account("a", true)).await.unwrap() });
+    assert_eq!(ledger.inner.shared.expected.load(Ordering::Acquire), 1);
+    drop(never);
+    assert_eq!(ledger.inner.shared.expected.load(Ordering::Acquire), 0);
+    assert_eq!(ledger.snapshot().position(), Seq(2));
 }

@@ -305,13 +305,13 @@ impl Verifier {
         let grown = store.table(&note.keyspace(name))?;
         let mut pairs = Merge { left: rows_of(&grown), right: rows_of(&target.keyspace) };
         let (mut hash, mut rows) = (sha2::Sha256::new(), 0);
-        while let Some((left, right)) = pairs.next()? {
-            if let Some(row) = &left {
+        while let Some(pair) = pairs.next()? {
+            if let Some(row) = &pair.stored {
                 digest(&mut hash, row);
                 rows += 1;
             }
-            if left != right {
-                self.report.find(difference(name, left, right));
+            if pair.stored != pair.replayed {
+                self.report.find(difference(name, pair));
             }
         }
         let digest = Sha256(hash.finalize().into());
@@ -333,14 +333,20 @@ struct Row {
     value: fjall::UserValue,
 }
 
-fn difference(name: &str, stored: Option<Row>, replayed: Option<Row>) -> String {
-    let what = match (&stored, &replayed) {
+fn difference(name: &str, pair: Pair) -> String {
+    let what = match (&pair.stored, &pair.replayed) {
         (Some(_), Some(_)) => "is not what the log says",
         (Some(_), None) => "is stored, but the log says there is none",
         (None, _) => "is missing",
     };
-    let key = stored.or(replayed).map(|row| row.key.escape_ascii().to_string()).unwrap_or_default();
+    let key = pair.stored.or(pair.replayed).map(|row| row.key.escape_ascii().to_string()).unwrap_or_default();
     format!("row {key} of {name} {what}")
+}
+
+/// What both have under one key; one side has nothing if the other's key is before its own.
+struct Pair {
+    stored: Option<Row>,
+    replayed: Option<Row>,
 }
 
 fn rows_of(keyspace: &fjall::Keyspace) -> std::iter::Peekable<impl Iterator<Item = Result<Row, fjall::Error>> + use<>> {
@@ -355,8 +361,7 @@ struct Merge<I: Iterator> {
 }
 
 impl<I: Iterator<Item = Result<Row, fjall::Error>>> Merge<I> {
-    /// The rows with the next key; one side has none if the other's is before it.
-    fn next(&mut self) -> Result<Option<(Option<Row>, Option<Row>)>, fjall::Error> {
+    fn next(&mut self) -> Result<Option<Pair>, fjall::Error> {
         let take = match (self.left.peek(), self.right.peek()) {
             (None, None) => return Ok(None),
             (Some(Ok(left)), Some(Ok(right))) => (left.key <= right.key, right.key <= left.key),
@@ -365,9 +370,9 @@ impl<I: Iterator<Item = Result<Row, fjall::Error>>> Merge<I> {
             // The error comes out below.
             (Some(_), Some(_)) => (true, true),
         };
-        let left = if take.0 { self.left.next().transpose()? } else { None };
-        let right = if take.1 { self.right.next().transpose()? } else { None };
-        Ok(Some((left, right)))
+        let stored = if take.0 { self.left.next().transpose()? } else { None };
+        let replayed = if take.1 { self.right.next().transpose()? } else { None };
+        Ok(Some(Pair { stored, replayed }))
     }
 }
 
