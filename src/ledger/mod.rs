@@ -60,7 +60,8 @@ const REBUILD_CHUNK_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Blocks of the engine that are kept in memory.
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;
 
-/// A handle to an open ledger; cheap to clone. When the last one goes, the writer finishes what it has and ends.
+/// A handle to an open ledger; cheap to clone. When the last one goes, the writer finishes what it has and ends; dropping
+/// that one blocks until then.
 #[derive(Clone)]
 pub struct Ledger {
     inner: Arc<Inner>,
@@ -162,7 +163,7 @@ impl Rebuild {
 pub struct Program {
     pub projections: &'static [Projection],
     pub decide: fn(&Command, &dyn Rows, &Policy, Moment) -> Result<Decision, Refusal>,
-    /// Whether a message still has this body.
+    /// Whether a message still has this body. Reads only tables that decisions read: the others may be incomplete.
     pub is_body_live: fn(&dyn Rows, MessageUuid) -> Result<bool, projections::Error>,
     /// Whether the rows agree with each other.
     pub check_books: fn(&dyn Rows) -> Result<Books, projections::Error>,
@@ -253,13 +254,18 @@ impl Ledger {
         open::open(options, clock)
     }
 
-    /// Brings a body to where its message will look for it: before this returns for a large one, with the batch for a small one.
+    /// Brings a body to where its message will look for it: before this returns for a large one, with the batch for a small
+    /// one. If a large one cannot be written and synced, the ledger stops.
     pub async fn stage(&self, body: MessageUuid, bytes: Bytes) -> Result<Staged, Error> {
-        let bodies = self.inner.shared.bodies.clone();
+        let shared = self.inner.shared.clone();
         if bytes.len() <= BODY_INLINE_BYTES_MAX {
-            return bodies.stage(body, bytes);
+            return shared.bodies.stage(body, bytes);
         }
-        let staged = tokio::task::spawn_blocking(move || bodies.stage(body, bytes)).await;
+        let write = move || {
+            let staged = shared.bodies.stage(body, bytes);
+            staged.inspect_err(|e| drop(shared.stop(format!("a body cannot be written: {e}"))))
+        };
+        let staged = tokio::task::spawn_blocking(write).await;
         staged.unwrap_or_else(|e| Err(Error::Notes(format!("the thread that wrote a body died: {e}"))))
     }
 

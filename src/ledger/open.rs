@@ -1,7 +1,7 @@
 //! Opening: the lock, the evidence, the engine, the check, the tables, and only then the writer.
 
 use std::fs;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -50,6 +50,7 @@ pub(super) struct Opened {
 
 pub(super) fn open(options: Options, clock: Clock) -> Result<Ledger, Error> {
     let dir = options.dir.clone();
+    check_names(&options)?;
     let mut opened = open_store(&dir, options.create, options.cache_bytes)?;
     let verified = check(&opened, &dir)?;
     if opened.head != verified {
@@ -60,6 +61,7 @@ pub(super) fn open(options: Options, clock: Clock) -> Result<Ledger, Error> {
         tracing::warn!("{damage}; all rows are built anew");
         opened.head = verified;
     }
+    let was_clean = opened.watermark.mark().clean;
     // From here on the directory counts as in use, whatever happens.
     opened.watermark.update(|mark| {
         mark.clean = false;
@@ -71,8 +73,19 @@ pub(super) fn open(options: Options, clock: Clock) -> Result<Ledger, Error> {
     let mut writer = writer(opened, &options, clock, pepper)?;
     let later = rebuild_tables(&mut writer, &options)?;
     write_first_records(&mut writer, &options)?;
-    remove_orphans(&writer, &options)?;
+    if !was_clean {
+        remove_orphans(&writer, &options)?;
+    }
     Ok(start(writer, verified, later, options))
+}
+
+fn check_names(options: &Options) -> Result<(), Error> {
+    let Rebuild::Named(names) = &options.rebuild else { return Ok(()) };
+    let known = |name: &String| options.program.projections.iter().any(|p| p.name == name);
+    match names.iter().find(|name| !known(name)) {
+        Some(name) => Err(Error::NoProjection(name.clone())),
+        None => Ok(()),
+    }
 }
 
 /// Takes the lock, sets journals aside and opens the engine.
@@ -118,7 +131,11 @@ fn open_watermark(dir: &Path, engine: &Path) -> Result<Watermark, Error> {
         }
         Some(watermark) => Ok(watermark),
         None if engine.exists() => Err(Error::NoWatermark { dir: dir.to_owned() }),
-        None => Ok(Watermark::create(dir)?),
+        None => {
+            // The vault's secrets are below, and the directory may have been there before.
+            fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).map_err(at_path(dir))?;
+            Ok(Watermark::create(dir)?)
+        }
     }
 }
 
@@ -298,10 +315,6 @@ fn write(writer: &mut Writer, event: Event, at: Timestamp) -> Result<(), store::
 /// Files without a message: their command was refused or never came, or they were forgotten and the machine stopped.
 fn remove_orphans(writer: &Writer, options: &Options) -> Result<(), Error> {
     let snapshot = writer.shared.snapshot();
-    // A table that is not complete yet knows nothing of many live bodies.
-    if snapshot.0.view.tables.iter().flatten().any(|t| t.as_of.is_some()) {
-        return Ok(());
-    }
     for (path, body) in writer.shared.bodies.files()? {
         let live = match body {
             Some(body) => (options.program.is_body_live)(&snapshot, body).map_err(store::Error::from)?,
@@ -376,6 +389,8 @@ pub enum Error {
          once with --accept-clock"
     )]
     Clock { last: Timestamp, now: Timestamp },
+    #[error("there is no projection {0:?}")]
+    NoProjection(String),
     #[error("{0}")]
     Store(#[from] store::Error),
 }

@@ -639,3 +639,113 @@ fn what_never_comes_holds_up_nobody() {
     assert_eq!(ledger.inner.shared.expected.load(Ordering::Acquire), 0);
     assert_eq!(ledger.snapshot().position(), Seq(2));
 }
+
+#[test]
+fn a_table_that_no_decision_reads_is_rebuilt_while_it_runs() {
+    let dir = closed();
+    let later = Options {
+        program: Program { projections: LATER, ..PROGRAM },
+        rebuild_chunk_bytes_max: 1,
+        ..options(dir.path())
+    };
+    let ledger = Ledger::open(later.clone(), clock()).unwrap();
+    run(async {
+        let mut position = ledger.watch();
+        for n in 0..100 {
+            ledger.submit(account(&format!("more{n}"), true)).await.unwrap();
+        }
+        while !ledger.status().lagging.is_empty() {
+            tokio::time::timeout(Duration::from_secs(10), position.changed()).await.unwrap().unwrap();
+        }
+        ledger.submit(account("last", true)).await.unwrap();
+    });
+    let count = ledger.snapshot().get(Table::Tally, b"AccountConfigured").unwrap();
+    assert_eq!(count, Some(141u64.to_be_bytes().to_vec()));
+    close(ledger);
+    let report = verify::verify(&later, FULL, &mut |_, _| {}).unwrap();
+    assert!(report.is_clean(), "{report}");
+}
+
+#[test]
+fn the_product_opens_closes_and_verifies() {
+    let dir = tempfile::tempdir().unwrap();
+    let product = Options { create: true, ..Options::new(dir.path().join("new")) };
+    let ledger = Ledger::open(product.clone(), clock()).unwrap();
+    assert_eq!(ledger.snapshot().record(Seq(1)).unwrap().unwrap().event.kind(), "LedgerCreated");
+    close(ledger);
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&product.dir).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o700);
+    let report = verify::verify(&product, FULL, &mut |_, _| {}).unwrap();
+    assert!(report.is_clean() && report.tables.len() == projections::PROJECTIONS.len(), "{report}");
+    let unknown = Options { rebuild: Rebuild::Named(vec!["ghosts".to_owned()]), ..product };
+    assert_eq!(refusal(unknown, clock()), "there is no projection \"ghosts\"");
+}
+
+const KILLED_DIR: &str = "POSTLEDGER_TEST_KILLED_DIR";
+
+/// Run by the test below, in a process that is killed: submits from eight sides, and says what was acknowledged.
+#[test]
+fn until_killed() {
+    let Some(dir) = std::env::var_os(KILLED_DIR) else { return };
+    let ledger = open(Path::new(&dir));
+    let start = ledger.snapshot().position();
+    run(async {
+        let submit = |side: usize| {
+            let ledger = ledger.clone();
+            tokio::spawn(async move {
+                for n in 0.. {
+                    let name = format!("k{start}-{side}-{n}");
+                    let committed = ledger.submit(account(&name, true)).await.unwrap();
+                    println!("acknowledged {} {name}", committed.last);
+                }
+            })
+        };
+        let sides: Vec<_> = (0..8).map(submit).collect();
+        for side in sides {
+            side.await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    for lines_before_kill in [1, 40, 300] {
+        let acknowledged = run_and_kill(dir.path(), lines_before_kill);
+        assert!(acknowledged.len() >= lines_before_kill);
+        let ledger = open(dir.path());
+        for said in acknowledged {
+            let (seq, name) = said.split_once(' ').unwrap();
+            let record = ledger.snapshot().record(seq.parse().unwrap()).unwrap().unwrap();
+            let Event::AccountConfigured(fact) = record.event else { panic!("{said}") };
+            assert_eq!(fact.account.as_str(), name);
+            let row = ledger.snapshot().get(Table::Accounts, name.as_bytes()).unwrap();
+            assert_eq!(row, Some(1u64.to_be_bytes().to_vec()));
+        }
+        drop(ledger);
+        let report = verify::verify(&options(dir.path()), FULL, &mut |_, _| {}).unwrap();
+        assert!(report.is_clean(), "{report}");
+    }
+}
+
+fn run_and_kill(dir: &Path, lines: usize) -> Vec<String> {
+    use std::io::BufRead;
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "ledger::tests::until_killed", "--nocapture"])
+        .env(KILLED_DIR, dir)
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let said = std::io::BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let mut said = said.filter_map(|line| line.split_once("acknowledged ").map(|(_, rest)| rest.to_owned()));
+    let mut acknowledged: Vec<String> = said.by_ref().take(lines).collect();
+    child.kill().unwrap();
+    // What it had said before it died counts too; its last line may be cut off.
+    acknowledged.extend(said);
+    child.wait().unwrap();
+    if acknowledged.len() > lines {
+        acknowledged.pop();
+    }
+    acknowledged
+}
