@@ -10,8 +10,10 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, watch};
 
+use postledger_events::Refusal;
+use postledger_events::command::{AcceptClock, Command};
 use postledger_events::event::Event;
-use postledger_events::fact::ledger::{ClockStepped, LedgerCreated};
+use postledger_events::fact::ledger::LedgerCreated;
 use postledger_events::id::{LedgerId, Seq};
 use postledger_events::record::FORMAT;
 use postledger_events::time::Timestamp;
@@ -21,13 +23,13 @@ use super::bodies::{Bodies, remove_file};
 use super::chain::{self, Damage};
 use super::lock::Lock;
 use super::rebuild::{self, Target};
-use super::snapshot::{Moment, Segment, Snapshot, TableView, View};
+use super::snapshot::{Moment as Published, Segment, Snapshot, TableView, View};
 use super::store::{self, Head, Note, SegmentNote, Store, TableNote, at_path};
 use super::watermark::Watermark;
 use super::writer::Writer;
 use super::{Inner, Ledger, Options, Rebuild, Shared, journals, scrub, vault};
 use crate::clock::Clock;
-use crate::decide::Policy;
+use crate::decide::{Moment, Policy};
 
 /// Commands that wait for the writer.
 const QUEUE_COMMANDS_MAX: usize = 4096;
@@ -159,7 +161,7 @@ impl Opened {
     pub(super) fn snapshot(&self, tables: Vec<Option<TableView>>) -> Snapshot {
         let view = View { segments: self.segments.clone(), tables };
         let engine = self.store.db.snapshot();
-        Snapshot(Arc::new(Moment { engine, view, head: self.head, _lock: self.lock.clone() }))
+        Snapshot(Arc::new(Published { engine, view, head: self.head, _lock: self.lock.clone() }))
     }
 }
 
@@ -292,7 +294,11 @@ fn write_first_records(writer: &mut Writer, options: &Options) -> Result<(), Err
         return Ok(());
     }
     let Some(by) = options.accept_clock.clone() else { return Err(Error::Clock { last: head.at, now }) };
-    Ok(write(writer, ClockStepped { from: head.at, to: now, by }.into(), now)?)
+    let command = Command::AcceptClock(AcceptClock { from: head.at, by });
+    let moment = Moment { now, next: head.seq.next() };
+    let decided = (writer.program.decide)(&command, &writer.shared.snapshot(), &writer.policy, moment);
+    let events = decided.map_err(Error::Refused)?.events;
+    events.into_iter().try_for_each(|event| Ok(write(writer, event, now)?))
 }
 
 fn ledger_created(writer: &Writer) -> LedgerCreated {
@@ -389,6 +395,8 @@ pub enum Error {
          once with --accept-clock"
     )]
     Clock { last: Timestamp, now: Timestamp },
+    #[error("the changed clock is not accepted: {0}")]
+    Refused(Refusal),
     #[error("there is no projection {0:?}")]
     NoProjection(String),
     #[error("{0}")]

@@ -7,6 +7,7 @@ use postledger_events::address::Address;
 use postledger_events::command::{AccountChange, ConfigureAccount, DeleteMessage, Receive};
 use postledger_events::event::Event;
 use postledger_events::fact::account::{AccountConfigured, AccountPersonal, AccountSettings};
+use postledger_events::fact::ledger::ClockStepped;
 use postledger_events::fact::mailbox::{MailboxCopy, MessageDeleted, MessageReceived};
 use postledger_events::id::{AccountName, MailboxName, MsgId, SecretRef, Sha256};
 use postledger_events::refusal::Thing;
@@ -68,7 +69,7 @@ fn is_body_live(rows: &dyn Rows, body: MessageUuid) -> Result<bool, projections:
     Ok(rows.get(Table::Mailboxes, body.0.as_bytes())?.is_some())
 }
 
-fn decide(command: &Command, rows: &dyn Rows, _: &Policy, _: Moment) -> Result<Decision, Refusal> {
+fn decide(command: &Command, rows: &dyn Rows, _: &Policy, moment: Moment) -> Result<Decision, Refusal> {
     let mut decision =
         Decision { events: Vec::new(), answer: Answer::Done, forget_secrets: Vec::new(), forget_bodies: Vec::new() };
     match command {
@@ -78,6 +79,10 @@ fn decide(command: &Command, rows: &dyn Rows, _: &Policy, _: Moment) -> Result<D
                 return Err(Refusal::Exists(Thing::Account(c.account.to_string())));
             }
             decision.events.push(configured(&c.account, &c.change).into());
+        }
+        Command::AcceptClock(c) => {
+            let (from, to, by) = (c.from, moment.now, c.by.clone());
+            decision.events.push(ClockStepped { from, to, by }.into());
         }
         Command::Receive(c) => decision.events.push(received(c.body).into()),
         Command::DeleteMessage(c) => {
