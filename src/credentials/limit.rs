@@ -82,7 +82,7 @@ mod tests {
     #[test]
     fn ten_failures_a_minute() {
         let (a, b): (IpAddr, IpAddr) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
-        let at = |s| Timestamp::from_secs(600_000 + s);
+        let at = |s: i64| Timestamp::from_secs(600_000 + s);
         let mut limit = FailureLimit::default();
         for _ in 0..10 {
             assert_eq!(limit.retry_after_s(a, at(0)), None);

@@ -57,9 +57,23 @@ impl Drop for StagedFile {
 
 impl Bodies {
     pub(super) fn open(dir: &Path, keyspace: Keyspace) -> Result<Bodies, store::Error> {
-        let dir = dir.join("bodies");
-        fs::create_dir_all(&dir).map_err(at_path(&dir))?;
-        Ok(Bodies { dir, keyspace })
+        let bodies = Bodies { dir: dir.join("bodies"), keyspace };
+        if !bodies.dir.exists() {
+            bodies.make_shelves()?;
+            sync_dir(dir)?;
+        }
+        Ok(bodies)
+    }
+
+    /// All at once, so that nobody writes into a shelf whose own name is not on disk yet. They appear whole or not at all.
+    fn make_shelves(&self) -> Result<(), store::Error> {
+        let new = self.dir.with_extension("new");
+        for shelf in 0..=u8::MAX {
+            let shelf = new.join(format!("{shelf:02x}"));
+            fs::create_dir_all(&shelf).map_err(at_path(&shelf))?;
+        }
+        sync_dir(&new)?;
+        fs::rename(&new, &self.dir).map_err(at_path(&self.dir))
     }
 
     /// Blocks while a large body is written and synced.
@@ -73,10 +87,6 @@ impl Bodies {
     fn write_file(&self, name: MessageUuid, bytes: &[u8]) -> Result<StagedFile, store::Error> {
         let path = self.path(name);
         let shelf = path.parent().expect("a body's file is on a shelf");
-        if !shelf.exists() {
-            fs::create_dir_all(shelf).map_err(at_path(shelf))?;
-            sync_dir(&self.dir)?;
-        }
         let mut staged = StagedFile { path: path.with_extension("tmp"), kept: false };
         let written = File::create(&staged.path).and_then(|mut file| {
             file.write_all(bytes)?;

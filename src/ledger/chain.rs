@@ -2,7 +2,7 @@
 
 use postledger_events::Record;
 use postledger_events::id::{Seq, Sha256};
-use postledger_events::record::Envelope;
+use postledger_events::record::{self, Envelope};
 
 use super::snapshot::Snapshot;
 use super::store::Head;
@@ -17,6 +17,8 @@ pub enum Damage {
     Gap { missing: Seq, found: Seq },
     #[error("record {seq} cannot be read: {why}")]
     Unreadable { seq: Seq, why: String },
+    #[error("record {seq} is of kind {kind} version {version}, which only a newer program knows")]
+    Newer { seq: Seq, kind: String, version: u32 },
     #[error("record {seq} is stored in the place of record {place}")]
     Misplaced { place: Seq, seq: Seq },
     #[error("the chain breaks at record {seq}: it names {named} as the hash of record {}, which is {found}", seq.0 - 1)]
@@ -41,9 +43,25 @@ impl Chain {
         Chain { last: None, next: first }
     }
 
+    /// Goes on behind a record that was checked before.
+    pub(super) fn after(head: Head) -> Chain {
+        Chain { last: (head.seq > Seq(0)).then_some(head), next: head.seq.next() }
+    }
+
+    /// The record that must come next.
+    pub(super) fn next(&self) -> Seq {
+        self.next
+    }
+
     /// The end of what was seen.
     pub(super) fn end(&self) -> Option<Head> {
         self.last
+    }
+
+    /// Goes on behind a record that does not fit.
+    pub(super) fn skip(&mut self, place: Seq) {
+        self.last = None;
+        self.next = place.next();
     }
 
     pub(super) fn step(&mut self, place: Seq, line: &[u8]) -> Result<Head, Damage> {
@@ -73,6 +91,14 @@ impl Chain {
     }
 }
 
+/// The record in this place.
+pub(super) fn decode(place: Seq, line: &[u8]) -> Result<Record, Damage> {
+    Record::decode(line).map_err(|e| match e {
+        record::Error::UnknownKind { kind, version, .. } => Damage::Newer { seq: place, kind, version },
+        record::Error::Damaged { why, .. } => Damage::Unreadable { seq: place, why },
+    })
+}
+
 /// Reads the log from the last record that was verified, and returns its end.
 pub(super) fn check_tail(snapshot: &Snapshot, mark: &Mark) -> Result<Head, Damage> {
     let first = snapshot.first().max(mark.verified);
@@ -81,7 +107,7 @@ pub(super) fn check_tail(snapshot: &Snapshot, mark: &Mark) -> Result<Head, Damag
         let next = chain.end().map_or(first, |end| end.seq.next());
         let (seq, line) = line.map_err(|e| Damage::Unreadable { seq: next, why: e.to_string() })?;
         let head = chain.step(seq, &line)?;
-        Record::decode(&line).map_err(|e| Damage::Unreadable { seq, why: e.to_string() })?;
+        decode(seq, &line)?;
         if seq == mark.seq && head.hash != mark.hash {
             return Err(Damage::Changed { seq, written: mark.hash, found: head.hash });
         }

@@ -9,8 +9,13 @@ use super::store::{Error, at_path};
 /// Copies that are kept; the oldest goes.
 const COPIES_MAX: usize = 3;
 
-/// Copies `engine/*.jnl` into a new directory and says which.
-pub(super) fn set_aside(dir: &Path, engine: &Path) -> Result<Option<PathBuf>, Error> {
+/// Where a copy is.
+pub(super) fn copy(dir: &Path, number: u64) -> PathBuf {
+    dir.join("journals-aside").join(number.to_string())
+}
+
+/// Copies `engine/*.jnl` into a new directory and gives its number.
+pub(super) fn set_aside(dir: &Path, engine: &Path) -> Result<Option<u64>, Error> {
     let journals: Vec<PathBuf> =
         list(engine)?.into_iter().filter(|path| path.extension().is_some_and(|e| e == "jnl")).collect();
     if journals.is_empty() {
@@ -20,17 +25,18 @@ pub(super) fn set_aside(dir: &Path, engine: &Path) -> Result<Option<PathBuf>, Er
     fs::create_dir_all(&aside).map_err(at_path(&aside))?;
     let mut copies: Vec<u64> = list(&aside)?.iter().filter_map(|path| number(path)).collect();
     copies.sort_unstable();
-    let to = aside.join((copies.last().map_or(1, |last| last + 1)).to_string());
+    let new = copies.last().map_or(1, |last| last + 1);
+    let to = copy(dir, new);
     fs::create_dir(&to).map_err(at_path(&to))?;
     for journal in journals {
         let name = journal.file_name().expect("a listed file has a name");
         fs::copy(&journal, to.join(name)).map_err(at_path(&journal))?;
     }
     for old in copies.iter().rev().skip(COPIES_MAX - 1) {
-        let old = aside.join(old.to_string());
+        let old = copy(dir, *old);
         fs::remove_dir_all(&old).map_err(at_path(&old))?;
     }
-    Ok(Some(to))
+    Ok(Some(new))
 }
 
 fn list(dir: &Path) -> Result<Vec<PathBuf>, Error> {
@@ -54,9 +60,8 @@ mod tests {
         assert_eq!(set_aside(dir.path(), &engine).unwrap(), None);
         fs::write(engine.join("0.jnl"), "a journal").unwrap();
         for n in 1..=5 {
-            let copy = set_aside(dir.path(), &engine).unwrap().unwrap();
-            assert_eq!(copy, dir.path().join(format!("journals-aside/{n}")));
-            assert_eq!(fs::read_to_string(copy.join("0.jnl")).unwrap(), "a journal");
+            assert_eq!(set_aside(dir.path(), &engine).unwrap(), Some(n));
+            assert_eq!(fs::read_to_string(copy(dir.path(), n).join("0.jnl")).unwrap(), "a journal");
         }
         let mut kept: Vec<u64> =
             list(&dir.path().join("journals-aside")).unwrap().iter().filter_map(|p| number(p)).collect();

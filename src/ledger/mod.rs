@@ -7,9 +7,11 @@ mod lock;
 pub mod open;
 mod overlay;
 mod rebuild;
+mod scrub;
 mod snapshot;
 mod store;
 mod vault;
+pub mod verify;
 mod watermark;
 mod writer;
 
@@ -17,7 +19,7 @@ mod writer;
 mod tests;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -32,6 +34,7 @@ use postledger_events::fact::submission::BodyRef;
 use postledger_events::id::{Author, Fingerprint, MessageUuid, SecretId, Seq};
 use postledger_events::time::Timestamp;
 use postledger_events::{Answer, Command, Refusal};
+use postledger_projections::books::{self, Books};
 use postledger_projections::{self as projections, Projection, Rows};
 
 use crate::clock::Clock;
@@ -52,10 +55,13 @@ use writer::{Message, Request};
 const QUEUE_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Records of one segment of the log.
 const SEGMENT_RECORDS_MAX: u64 = 4_000_000;
+/// What a rebuild holds in memory before it stores it.
+const REBUILD_CHUNK_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Blocks of the engine that are kept in memory.
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;
 
-/// A handle to an open ledger; cheap to clone. When the last one goes, the writer finishes what it has and ends.
+/// A handle to an open ledger; cheap to clone. When the last one goes, the writer finishes what it has and ends; dropping
+/// that one blocks until then.
 #[derive(Clone)]
 pub struct Ledger {
     inner: Arc<Inner>,
@@ -79,6 +85,8 @@ struct Shared {
     closing: AtomicBool,
     /// Batches written since the start.
     commits: AtomicU64,
+    /// Requests that are being read.
+    expected: AtomicUsize,
     lock: Arc<Lock>,
 }
 
@@ -99,6 +107,8 @@ pub struct Options {
     /// Who says that the clock is right although it differs much from the last record's time.
     pub accept_clock: Option<Author>,
     pub rebuild: Rebuild,
+    /// What a rebuild may hold in memory before it stores it, about.
+    pub rebuild_chunk_bytes_max: usize,
     pub segment_records_max: u64,
     pub cache_bytes: u64,
     pub program: Program,
@@ -118,6 +128,7 @@ impl Options {
             reply_rules: Arc::new(decide::classify::Rules::shipped()),
             accept_clock: None,
             rebuild: Rebuild::Changed,
+            rebuild_chunk_bytes_max: REBUILD_CHUNK_BYTES_MAX,
             segment_records_max: SEGMENT_RECORDS_MAX,
             cache_bytes: CACHE_BYTES,
             program: Program::product(),
@@ -152,8 +163,10 @@ impl Rebuild {
 pub struct Program {
     pub projections: &'static [Projection],
     pub decide: fn(&Command, &dyn Rows, &Policy, Moment) -> Result<Decision, Refusal>,
-    /// Whether a message still has this body.
+    /// Whether a message still has this body. Reads only tables that decisions read: the others may be incomplete.
     pub is_body_live: fn(&dyn Rows, MessageUuid) -> Result<bool, projections::Error>,
+    /// Whether the rows agree with each other.
+    pub check_books: fn(&dyn Rows) -> Result<Books, projections::Error>,
 }
 
 impl Program {
@@ -162,6 +175,7 @@ impl Program {
             projections: projections::PROJECTIONS,
             decide: decide::decide,
             is_body_live: |rows, body| projections::is_body_live(rows, body),
+            check_books: books::check,
         }
     }
 }
@@ -201,6 +215,27 @@ pub enum SubmitError {
     Stopped(String),
 }
 
+/// A command that is coming; see [`Ledger::expect`]. Dropped if it does not come after all.
+pub struct Expected {
+    ledger: Ledger,
+}
+
+impl Expected {
+    /// As [`Ledger::submit`]; it is no longer expected as soon as it waits for the writer.
+    pub async fn submit(self, intent: impl Into<Intent>) -> Result<Committed, SubmitError> {
+        let ledger = self.ledger.clone();
+        let answered = ledger.enqueue(intent.into()).await?;
+        drop(self);
+        answered.await.unwrap_or_else(|_| Err(ledger.inner.shared.gone()))
+    }
+}
+
+impl Drop for Expected {
+    fn drop(&mut self) {
+        self.ledger.inner.shared.expected.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 /// How the ledger is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
@@ -219,27 +254,42 @@ impl Ledger {
         open::open(options, clock)
     }
 
-    /// Brings a body to where its message will look for it: before this returns for a large one, with the batch for a small one.
+    /// Brings a body to where its message will look for it: before this returns for a large one, with the batch for a small
+    /// one. If a large one cannot be written and synced, the ledger stops.
     pub async fn stage(&self, body: MessageUuid, bytes: Bytes) -> Result<Staged, Error> {
-        let bodies = self.inner.shared.bodies.clone();
+        let shared = self.inner.shared.clone();
         if bytes.len() <= BODY_INLINE_BYTES_MAX {
-            return bodies.stage(body, bytes);
+            return shared.bodies.stage(body, bytes);
         }
-        let staged = tokio::task::spawn_blocking(move || bodies.stage(body, bytes)).await;
+        let write = move || {
+            let staged = shared.bodies.stage(body, bytes);
+            staged.inspect_err(|e| drop(shared.stop(format!("a body cannot be written: {e}"))))
+        };
+        let staged = tokio::task::spawn_blocking(write).await;
         staged.unwrap_or_else(|e| Err(Error::Notes(format!("the thread that wrote a body died: {e}"))))
     }
 
     /// Returns when the command's facts are on disk, or it was refused and left no trace.
     pub async fn submit(&self, intent: impl Into<Intent>) -> Result<Committed, SubmitError> {
+        let answered = self.enqueue(intent.into()).await?;
+        answered.await.unwrap_or_else(|_| Err(self.inner.shared.gone()))
+    }
+
+    /// Says that a command is coming: the writer may wait a moment for it, to sync once for several.
+    pub fn expect(&self) -> Expected {
+        self.inner.shared.expected.fetch_add(1, Ordering::AcqRel);
+        Expected { ledger: self.clone() }
+    }
+
+    async fn enqueue(&self, intent: Intent) -> Result<oneshot::Receiver<Result<Committed, SubmitError>>, SubmitError> {
         if let Some(why) = self.inner.shared.stopped() {
             return Err(SubmitError::Stopped(why));
         }
         let (answer, answered) = oneshot::channel();
-        let request = Message::Command(Box::new(Request { intent: intent.into(), answer }));
         let place = tokio::time::timeout(QUEUE_WAIT_MAX, self.inner.sender().reserve()).await;
-        let place = place.map_err(|_| SubmitError::Busy)?;
-        place.map_err(|_| self.inner.shared.gone())?.send(request);
-        answered.await.unwrap_or_else(|_| Err(self.inner.shared.gone()))
+        let place = place.map_err(|_| SubmitError::Busy)?.map_err(|_| self.inner.shared.gone())?;
+        place.send(Message::Command(Box::new(Request { intent, answer })));
+        Ok(answered)
     }
 
     /// The last moment that is on disk.
@@ -293,6 +343,16 @@ impl Ledger {
         }
         closed.await.unwrap_or(Ok(()))
     }
+}
+
+/// Opens the ledger, rebuilds what `options.rebuild` names, and closes it. Blocks.
+pub fn rebuild(options: Options, clock: Clock) -> Result<(), open::Error> {
+    let ledger = Ledger::open(options, clock)?;
+    let (done, closed) = oneshot::channel();
+    if ledger.inner.sender().blocking_send(Message::Close(done)).is_ok() {
+        closed.blocking_recv().unwrap_or(Ok(()))?;
+    }
+    Ok(())
 }
 
 impl Inner {

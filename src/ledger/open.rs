@@ -1,17 +1,19 @@
 //! Opening: the lock, the evidence, the engine, the check, the tables, and only then the writer.
 
 use std::fs;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, watch};
 
+use postledger_events::Refusal;
+use postledger_events::command::{AcceptClock, Command};
 use postledger_events::event::Event;
-use postledger_events::fact::ledger::{ClockStepped, LedgerCreated};
+use postledger_events::fact::ledger::LedgerCreated;
 use postledger_events::id::{LedgerId, Seq};
 use postledger_events::record::FORMAT;
 use postledger_events::time::Timestamp;
@@ -21,13 +23,13 @@ use super::bodies::{Bodies, remove_file};
 use super::chain::{self, Damage};
 use super::lock::Lock;
 use super::rebuild::{self, Target};
-use super::snapshot::{Moment, Segment, Snapshot, TableView, View};
+use super::snapshot::{Moment as Published, Segment, Snapshot, TableView, View};
 use super::store::{self, Head, Note, SegmentNote, Store, TableNote, at_path};
 use super::watermark::Watermark;
 use super::writer::Writer;
-use super::{Inner, Ledger, Options, Rebuild, Shared, journals, vault};
+use super::{Inner, Ledger, Options, Rebuild, Shared, journals, scrub, vault};
 use crate::clock::Clock;
-use crate::decide::Policy;
+use crate::decide::{Moment, Policy};
 
 /// Commands that wait for the writer.
 const QUEUE_COMMANDS_MAX: usize = 4096;
@@ -50,19 +52,22 @@ pub(super) struct Opened {
 
 pub(super) fn open(options: Options, clock: Clock) -> Result<Ledger, Error> {
     let dir = options.dir.clone();
+    check_names(&options)?;
     let mut opened = open_store(&dir, options.create, options.cache_bytes)?;
     let verified = check(&opened, &dir)?;
     if opened.head != verified {
         let damage = Damage::RowsApart { rows: opened.head.seq, log: verified.seq };
         if options.rebuild != Rebuild::All {
-            return Err(Error::Damaged { damage, dir, aside: opened.aside });
+            return Err(Error::Damaged { damage: Box::new(damage), dir, aside: opened.aside });
         }
         tracing::warn!("{damage}; all rows are built anew");
         opened.head = verified;
     }
+    let was_clean = opened.watermark.mark().clean;
     // From here on the directory counts as in use, whatever happens.
     opened.watermark.update(|mark| {
         mark.clean = false;
+        mark.aside = None;
         mark.verified = verified.seq;
     })?;
     opened.watermark.sync()?;
@@ -70,8 +75,19 @@ pub(super) fn open(options: Options, clock: Clock) -> Result<Ledger, Error> {
     let mut writer = writer(opened, &options, clock, pepper)?;
     let later = rebuild_tables(&mut writer, &options)?;
     write_first_records(&mut writer, &options)?;
-    remove_orphans(&writer, &options)?;
-    Ok(start(writer, later, options))
+    if !was_clean {
+        remove_orphans(&writer, &options)?;
+    }
+    Ok(start(writer, verified, later, options))
+}
+
+fn check_names(options: &Options) -> Result<(), Error> {
+    let Rebuild::Named(names) = &options.rebuild else { return Ok(()) };
+    let known = |name: &String| options.program.projections.iter().any(|p| p.name == name);
+    match names.iter().find(|name| !known(name)) {
+        Some(name) => Err(Error::NoProjection(name.clone())),
+        None => Ok(()),
+    }
 }
 
 /// Takes the lock, sets journals aside and opens the engine.
@@ -82,13 +98,28 @@ pub(super) fn open_store(dir: &Path, create: bool, cache_bytes: u64) -> Result<O
     }
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(at_path(dir))?;
     let lock = Arc::new(Lock::take(dir)?);
-    let watermark = open_watermark(dir, &engine)?;
-    let aside = if watermark.mark().clean || !engine.exists() { None } else { journals::set_aside(dir, &engine)? };
+    let mut watermark = open_watermark(dir, &engine)?;
+    let aside = set_journals_aside(dir, &engine, &mut watermark)?;
     let refused = |e: store::Error| Error::Engine { why: e.to_string(), aside: aside.clone() };
     let store = Store::open(&engine, cache_bytes).map_err(refused)?;
     let segments = open_segments(&store)?;
     let head = store.note(Note::Head)?.unwrap_or(Head::NONE);
     Ok(Opened { lock, watermark, store, segments, head, aside })
+}
+
+/// Not again for a start that follows one that did not succeed: its copy is the evidence.
+fn set_journals_aside(dir: &Path, engine: &Path, watermark: &mut Watermark) -> Result<Option<PathBuf>, store::Error> {
+    let mark = watermark.mark();
+    if mark.clean || !engine.exists() {
+        return Ok(None);
+    }
+    if let Some(copy) = mark.aside.map(|n| journals::copy(dir, n)).filter(|copy| copy.exists()) {
+        return Ok(Some(copy));
+    }
+    let number = journals::set_aside(dir, engine)?;
+    watermark.update(|mark| mark.aside = number)?;
+    watermark.sync()?;
+    Ok(number.map(|n| journals::copy(dir, n)))
 }
 
 fn open_watermark(dir: &Path, engine: &Path) -> Result<Watermark, Error> {
@@ -102,7 +133,11 @@ fn open_watermark(dir: &Path, engine: &Path) -> Result<Watermark, Error> {
         }
         Some(watermark) => Ok(watermark),
         None if engine.exists() => Err(Error::NoWatermark { dir: dir.to_owned() }),
-        None => Ok(Watermark::create(dir)?),
+        None => {
+            // The vault's secrets are below, and the directory may have been there before.
+            fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).map_err(at_path(dir))?;
+            Ok(Watermark::create(dir)?)
+        }
     }
 }
 
@@ -116,7 +151,8 @@ fn open_segments(store: &Store) -> Result<Vec<Segment>, store::Error> {
 }
 
 fn check(opened: &Opened, dir: &Path) -> Result<Head, Error> {
-    let damaged = |damage| Error::Damaged { damage, dir: dir.to_owned(), aside: opened.aside.clone() };
+    let damaged =
+        |damage| Error::Damaged { damage: Box::new(damage), dir: dir.to_owned(), aside: opened.aside.clone() };
     chain::check_tail(&opened.snapshot(Vec::new()), opened.watermark.mark()).map_err(damaged)
 }
 
@@ -125,7 +161,7 @@ impl Opened {
     pub(super) fn snapshot(&self, tables: Vec<Option<TableView>>) -> Snapshot {
         let view = View { segments: self.segments.clone(), tables };
         let engine = self.store.db.snapshot();
-        Snapshot(Arc::new(Moment { engine, view, head: self.head, _lock: self.lock.clone() }))
+        Snapshot(Arc::new(Published { engine, view, head: self.head, _lock: self.lock.clone() }))
     }
 }
 
@@ -171,6 +207,7 @@ fn writer(opened: Opened, options: &Options, clock: Clock, pepper: [u8; 32]) -> 
         stopped: OnceLock::new(),
         closing: AtomicBool::new(false),
         commits: AtomicU64::new(0),
+        expected: AtomicUsize::new(0),
         lock,
     });
     let policy = Policy {
@@ -215,7 +252,7 @@ fn rebuild_tables(writer: &mut Writer, options: &Options) -> Result<Vec<Target>,
             TableView { projection: target.projection.name, keyspace: target.keyspace.clone(), as_of: Some(Seq(0)) };
         writer.view.tables[target.projection.table as usize] = Some(view);
     }
-    rebuild::replay(&mut now, &writer.shared.snapshot(), &mut |progress| {
+    rebuild::replay(&mut now, &writer.shared.snapshot(), options.rebuild_chunk_bytes_max, &mut |progress| {
         (options.progress)(progress);
         true
     })?;
@@ -257,7 +294,11 @@ fn write_first_records(writer: &mut Writer, options: &Options) -> Result<(), Err
         return Ok(());
     }
     let Some(by) = options.accept_clock.clone() else { return Err(Error::Clock { last: head.at, now }) };
-    Ok(write(writer, ClockStepped { from: head.at, to: now, by }.into(), now)?)
+    let command = Command::AcceptClock(AcceptClock { from: head.at, by });
+    let moment = Moment { now, next: head.seq.next() };
+    let decided = (writer.program.decide)(&command, &writer.shared.snapshot(), &writer.policy, moment);
+    let events = decided.map_err(Error::Refused)?.events;
+    events.into_iter().try_for_each(|event| Ok(write(writer, event, now)?))
 }
 
 fn ledger_created(writer: &Writer) -> LedgerCreated {
@@ -280,10 +321,6 @@ fn write(writer: &mut Writer, event: Event, at: Timestamp) -> Result<(), store::
 /// Files without a message: their command was refused or never came, or they were forgotten and the machine stopped.
 fn remove_orphans(writer: &Writer, options: &Options) -> Result<(), Error> {
     let snapshot = writer.shared.snapshot();
-    // A table that is not complete yet knows nothing of many live bodies.
-    if snapshot.0.view.tables.iter().flatten().any(|t| t.as_of.is_some()) {
-        return Ok(());
-    }
     for (path, body) in writer.shared.bodies.files()? {
         let live = match body {
             Some(body) => (options.program.is_body_live)(&snapshot, body).map_err(store::Error::from)?,
@@ -296,15 +333,17 @@ fn remove_orphans(writer: &Writer, options: &Options) -> Result<(), Error> {
     Ok(())
 }
 
-fn start(writer: Writer, later: Vec<Target>, options: Options) -> Ledger {
+fn start(writer: Writer, verified: Head, later: Vec<Target>, options: Options) -> Ledger {
     let shared = writer.shared.clone();
     let (sender, inbox) = mpsc::channel(QUEUE_COMMANDS_MAX);
     let keeper = keep_watermark(&writer);
     let mut threads = vec![spawn("ledger-writer", move || writer.run(inbox)), keeper];
+    let (scrubbed, weak) = (shared.clone(), sender.downgrade());
+    threads.push(spawn("ledger-scrub", move || scrub::run(&scrubbed, verified, &weak)));
     if !later.is_empty() {
-        let (shared, weak, progress) = (shared.clone(), sender.downgrade(), options.progress);
+        let (shared, weak) = (shared.clone(), sender.downgrade());
         threads.push(spawn("ledger-rebuild", move || {
-            if let Err(e) = rebuild::in_background(&shared, later, &weak, &*progress) {
+            if let Err(e) = rebuild::in_background(&shared, later, &weak, &options) {
                 shared.stop(format!("a table cannot be rebuilt: {e}"));
             }
         }));
@@ -337,8 +376,8 @@ pub enum Error {
     NoLedger { dir: PathBuf },
     #[error("{}: {} holds this ledger", dir.display(), holder(*pid))]
     Held { dir: PathBuf, pid: Option<u32> },
-    #[error("{}: the ledger is damaged: {damage}. {}", dir.display(), remedy(damage, aside.as_deref()))]
-    Damaged { damage: Damage, dir: PathBuf, aside: Option<PathBuf> },
+    #[error("{}: the log cannot be taken as it is: {damage}. {}", dir.display(), remedy(damage, aside.as_deref()))]
+    Damaged { damage: Box<Damage>, dir: PathBuf, aside: Option<PathBuf> },
     #[error("the storage engine does not open: {why}. {}", evidence(aside.as_deref()))]
     Engine { why: String, aside: Option<PathBuf> },
     #[error(
@@ -356,6 +395,10 @@ pub enum Error {
          once with --accept-clock"
     )]
     Clock { last: Timestamp, now: Timestamp },
+    #[error("the changed clock is not accepted: {0}")]
+    Refused(Refusal),
+    #[error("there is no projection {0:?}")]
+    NoProjection(String),
     #[error("{0}")]
     Store(#[from] store::Error),
 }
@@ -370,6 +413,7 @@ fn remedy(damage: &Damage, aside: Option<&Path>) -> String {
             "Restore a backup, or, if the missing records are given up, run `postledger verify --accept-log-end`"
         }
         Damage::RowsApart { .. } => "Run `postledger rebuild --all`",
+        Damage::Newer { .. } => "Start the newer program",
         Damage::Gap { .. }
         | Damage::Unreadable { .. }
         | Damage::Misplaced { .. }

@@ -12,14 +12,12 @@ use postledger_events::id::Seq;
 use postledger_projections::rows::{Key, Value};
 use postledger_projections::{self as projections, Order, Projection, Rows, Table};
 
-use super::Shared;
 use super::overlay::Overlay;
 use super::snapshot::{Snapshot, failed};
 use super::store::Error;
 use super::writer::Message;
+use super::{Options, Shared};
 
-/// What a chunk may take in memory, about.
-const CHUNK_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Records after which progress is shown and a stop is noticed.
 const STEP_RECORDS: u64 = 10_000;
 /// What is left for the writer, which folds it between two batches.
@@ -30,6 +28,8 @@ const REST_RECORDS_MAX: u64 = 1_000;
 pub struct Progress {
     pub tables: Vec<&'static str>,
     pub done: Seq,
+    /// What was stored of it, and readers see.
+    pub stored: Seq,
     pub end: Seq,
 }
 
@@ -59,6 +59,7 @@ impl Target {
 pub(super) fn replay(
     targets: &mut [Target],
     snapshot: &Snapshot,
+    chunk_bytes_max: usize,
     step: &mut dyn FnMut(Progress) -> bool,
 ) -> Result<(), Error> {
     let Some(from) = targets.first().map(|t| t.applied.max(before(snapshot.first()))) else { return Ok(()) };
@@ -73,15 +74,18 @@ pub(super) fn replay(
             overlay.fold(&target.projection, &record)?;
         }
         done = seq;
-        if overlay.bytes() >= CHUNK_BYTES_MAX {
+        if overlay.bytes() >= chunk_bytes_max {
             store_chunk(targets, &mut overlay, done)?;
         }
-        if done.0.is_multiple_of(STEP_RECORDS) && !step(Progress { tables: names.clone(), done, end }) {
-            return Ok(());
+        if done.0.is_multiple_of(STEP_RECORDS) {
+            let stored = targets[0].applied;
+            if !step(Progress { tables: names.clone(), done, stored, end }) {
+                return Ok(());
+            }
         }
     }
     store_chunk(targets, &mut overlay, done)?;
-    step(Progress { tables: names, done, end });
+    step(Progress { tables: names, done, stored: done, end });
     Ok(())
 }
 
@@ -110,25 +114,24 @@ pub(super) fn in_background(
     shared: &Arc<Shared>,
     mut targets: Vec<Target>,
     writer: &mpsc::WeakSender<Message>,
-    progress: &dyn Fn(Progress),
+    options: &Options,
 ) -> Result<(), Error> {
     let closing = || shared.closing.load(Ordering::Acquire) || shared.stopped().is_some();
     loop {
         let snapshot = shared.snapshot();
-        replay(&mut targets, &snapshot, &mut |now| {
-            progress(now);
+        replay(&mut targets, &snapshot, options.rebuild_chunk_bytes_max, &mut |now| {
+            if let Some(writer) = writer.upgrade() {
+                // Only for readers, so it is left out when the writer has enough to do.
+                let _ = writer.try_send(Message::Rebuilt(now.stored));
+            }
+            (options.progress)(now);
             !closing()
         })?;
-        let Some(writer) = writer.upgrade() else { return Ok(()) };
-        if closing() {
-            return Ok(());
-        }
-        let applied = targets.first().map_or(snapshot.position(), |t| t.applied);
-        let rest = shared.snapshot().position().0.saturating_sub(applied.0);
-        let last = rest <= REST_RECORDS_MAX;
-        let message = if last { Message::Adopt(std::mem::take(&mut targets)) } else { Message::Rebuilt(applied) };
-        // The writer is gone only when the ledger is: what was rebuilt is dropped at the next start.
-        if writer.blocking_send(message).is_err() || last {
+        let Some(writer) = writer.upgrade().filter(|_| !closing()) else { return Ok(()) };
+        let rest = shared.snapshot().position().0 - snapshot.position().0;
+        if rest <= REST_RECORDS_MAX {
+            // If the writer is gone, so is the ledger, and what was rebuilt is dropped at the next start.
+            let _ = writer.blocking_send(Message::Adopt(targets));
             return Ok(());
         }
     }

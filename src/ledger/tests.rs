@@ -7,12 +7,14 @@ use postledger_events::address::Address;
 use postledger_events::command::{AccountChange, ConfigureAccount, DeleteMessage, Receive};
 use postledger_events::event::Event;
 use postledger_events::fact::account::{AccountConfigured, AccountPersonal, AccountSettings};
+use postledger_events::fact::ledger::ClockStepped;
 use postledger_events::fact::mailbox::{MailboxCopy, MessageDeleted, MessageReceived};
 use postledger_events::id::{AccountName, MailboxName, MsgId, SecretRef, Sha256};
 use postledger_events::refusal::Thing;
 use postledger_projections::rows::{Key, Value};
 use postledger_projections::{Order, RowsMut, Table};
 
+use super::store::{Head, Note, Store};
 use super::*;
 
 // Accounts are rows that say how often they were configured; mailboxes has a row for every body; the tally is a count.
@@ -67,7 +69,7 @@ fn is_body_live(rows: &dyn Rows, body: MessageUuid) -> Result<bool, projections:
     Ok(rows.get(Table::Mailboxes, body.0.as_bytes())?.is_some())
 }
 
-fn decide(command: &Command, rows: &dyn Rows, _: &Policy, _: Moment) -> Result<Decision, Refusal> {
+fn decide(command: &Command, rows: &dyn Rows, _: &Policy, moment: Moment) -> Result<Decision, Refusal> {
     let mut decision =
         Decision { events: Vec::new(), answer: Answer::Done, forget_secrets: Vec::new(), forget_bodies: Vec::new() };
     match command {
@@ -77,6 +79,10 @@ fn decide(command: &Command, rows: &dyn Rows, _: &Policy, _: Moment) -> Result<D
                 return Err(Refusal::Exists(Thing::Account(c.account.to_string())));
             }
             decision.events.push(configured(&c.account, &c.change).into());
+        }
+        Command::AcceptClock(c) => {
+            let (from, to, by) = (c.from, moment.now, c.by.clone());
+            decision.events.push(ClockStepped { from, to, by }.into());
         }
         Command::Receive(c) => decision.events.push(received(c.body).into()),
         Command::DeleteMessage(c) => {
@@ -104,7 +110,11 @@ fn received(body: BodyRef) -> MessageReceived {
     MessageReceived { body, copies, tls: None, smtputf8: false, personal: None }
 }
 
-const PROGRAM: Program = Program { projections: PROJECTIONS, decide, is_body_live };
+fn check_books(_: &dyn Rows) -> Result<Books, projections::Error> {
+    Ok(Books::default())
+}
+
+const PROGRAM: Program = Program { projections: PROJECTIONS, decide, is_body_live, check_books };
 
 fn options(dir: &Path) -> Options {
     Options { create: true, program: PROGRAM, segment_records_max: 50, ..Options::new(dir) }
@@ -114,7 +124,7 @@ fn clock() -> Clock {
     Clock::manual(Timestamp::from_secs(1_800_000_000))
 }
 
-fn open(dir: &Path) -> Ledger {
+pub(super) fn open(dir: &Path) -> Ledger {
     Ledger::open(options(dir), clock()).unwrap()
 }
 
@@ -125,7 +135,7 @@ fn refusal(options: Options, clock: Clock) -> String {
     }
 }
 
-fn account(name: &str, create: bool) -> Command {
+pub(super) fn account(name: &str, create: bool) -> Command {
     let change = AccountChange { full_name: Some(format!("The owner of {name}")), ..AccountChange::default() };
     let account = AccountName::new(name).unwrap();
     Command::ConfigureAccount(Box::new(ConfigureAccount { account, create, change, by: Author::program() }))
@@ -151,7 +161,7 @@ fn delete() -> Command {
     Command::DeleteMessage(DeleteMessage { account, msg_id: MsgId(1), by: Author::program() })
 }
 
-fn run<T>(work: impl Future<Output = T>) -> T {
+pub(super) fn run<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(work)
 }
 
@@ -297,4 +307,450 @@ fn a_refused_command_leaves_no_trace() {
     assert_eq!((rows(&ledger.snapshot()), ledger.snapshot().position()), before);
     assert_eq!(ledger.secret(id).unwrap(), None);
     assert_eq!(ledger.inner.shared.bodies.files().unwrap(), []);
+}
+
+fn close(ledger: Ledger) {
+    run(ledger.close()).unwrap();
+}
+
+/// A closed ledger with records 1 to 41.
+pub(super) fn closed() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    fill(&ledger, 40);
+    close(ledger);
+    dir
+}
+
+/// Changes what the engine has behind the ledger's back.
+fn tamper(dir: &Path, change: impl FnOnce(&Store, &fjall::Keyspace)) {
+    let store = Store::open(&dir.join("ledger"), CACHE_BYTES).unwrap();
+    let log = store.segment(&store::SegmentNote { number: 1, first: Seq(1) }).unwrap();
+    change(&store, &log);
+    store.db.persist(fjall::PersistMode::SyncAll).unwrap();
+}
+
+fn line(log: &fjall::Keyspace, seq: u64) -> Vec<u8> {
+    log.get(seq.to_be_bytes()).unwrap().unwrap().to_vec()
+}
+
+#[test]
+fn damage_is_reported_at_its_place() {
+    let check = |change: fn(&fjall::Keyspace), expected: &str| {
+        let dir = closed();
+        tamper(dir.path(), |_, log| change(log));
+        let refusal = refusal(options(dir.path()), clock());
+        assert!(refusal.contains(&format!("the log cannot be taken as it is: {expected}")), "{refusal}");
+        let report = verify::verify(&options(dir.path()), verify::Scope::default(), &mut |_, _| {}).unwrap();
+        assert!(report.findings[0].starts_with(expected), "{report}");
+        assert!(!report.is_clean());
+    };
+    check(|log| log.remove(30u64.to_be_bytes()).unwrap(), "the log has no record 30; the next one is 31");
+    check(
+        |log| [40u64, 41].iter().for_each(|n| log.remove(n.to_be_bytes()).unwrap()),
+        "the log ends at record 39, but record 41 had been written and synced",
+    );
+    check(
+        |log| {
+            let changed = String::from_utf8(line(log, 30)).unwrap().replace("The owner", "The other");
+            log.insert(30u64.to_be_bytes(), changed).unwrap();
+        },
+        "the chain breaks at record 31: it names",
+    );
+    check(
+        |log| {
+            let changed = String::from_utf8(line(log, 41)).unwrap().replace("The owner", "The other");
+            log.insert(41u64.to_be_bytes(), changed).unwrap();
+        },
+        "record 41 is not what was written",
+    );
+    check(
+        |log| {
+            let changed = String::from_utf8(line(log, 30)).unwrap().replace("AccountConfigured", "AccountSquared");
+            log.insert(30u64.to_be_bytes(), changed).unwrap();
+        },
+        "record 30 is of kind AccountSquared version 1, which only a newer program knows",
+    );
+    check(
+        |log| log.insert(30u64.to_be_bytes(), line(log, 31)).unwrap(),
+        "record 31 is stored in the place of record 30",
+    );
+}
+
+#[test]
+fn a_rotten_journal_refuses_and_is_kept_as_evidence() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    fill(&ledger, 40);
+    let killed = copy(dir.path());
+    let journal = killed.path().join("ledger/0.jnl");
+    let bytes = std::fs::read(&journal).unwrap();
+    let used = bytes.iter().rposition(|b| *b != 0).unwrap();
+    let cut = [&bytes[..used - used / 4], &vec![0; bytes.len() - (used - used / 4)]].concat();
+    std::fs::write(&journal, &cut).unwrap();
+    for _ in 0..5 {
+        let refusal = refusal(options(killed.path()), clock());
+        assert!(refusal.contains("but record 41 had been written and synced"), "{refusal}");
+    }
+    let kept = std::fs::read(killed.path().join("journals-aside/1/0.jnl")).unwrap();
+    assert!(kept == cut, "the copy is from before the engine truncated it");
+    assert!(!killed.path().join("journals-aside/2").exists());
+    // Given up on purpose, it goes on with what is there.
+    let scope = verify::Scope { accept_log_end: true, full: true };
+    let report = verify::verify(&options(killed.path()), scope, &mut |_, _| {}).unwrap();
+    assert!(report.is_clean(), "{report}");
+    assert_eq!(open(killed.path()).snapshot().position(), report.last);
+    assert!(report.last > Seq(10) && report.last < Seq(41), "{report}");
+}
+
+#[test]
+fn a_forgotten_personal_part_leaves_the_chain_whole() {
+    let dir = closed();
+    let before = rows(&open(dir.path()).snapshot());
+    forget(dir.path(), 9, 41);
+    let all = Options { rebuild: Rebuild::All, ..options(dir.path()) };
+    rebuild(all, clock()).unwrap();
+    let report = verify::verify(&options(dir.path()), FULL, &mut |_, _| {}).unwrap();
+    assert!(report.is_clean(), "{report}");
+    let after = rows(&open(dir.path()).snapshot());
+    let gone = (Table::Accounts, b"~a0007".to_vec(), b"The owner of a0007".to_vec());
+    let rest: Vec<_> = before.into_iter().filter(|row| *row != gone).collect();
+    assert_eq!(after.len(), 81);
+    assert_eq!(after, rest);
+}
+
+const FULL: verify::Scope = verify::Scope { full: true, accept_log_end: false };
+
+/// Writes the log from `from` on anew, with that record's personal part gone.
+fn forget(dir: &Path, from: u64, to: u64) {
+    let mut prev = None;
+    tamper(dir, |store, log| {
+        for seq in from..=to {
+            let mut record = Record::decode(&line(log, seq)).unwrap();
+            record.prev = prev.unwrap_or(record.prev);
+            if let Event::AccountConfigured(fact) = &mut record.event
+                && seq == from
+            {
+                fact.personal = None;
+            }
+            let line = record.to_line();
+            prev = Some(Sha256::of(&line));
+            log.insert(seq.to_be_bytes(), line).unwrap();
+        }
+        let head = store.note::<Head>(Note::Head).unwrap().unwrap();
+        let mut batch = store.batch();
+        store.put_note(&mut batch, Note::Head, &Head { hash: prev.unwrap(), ..head });
+        batch.commit().unwrap();
+    });
+    let mut watermark = watermark::Watermark::open(dir).unwrap().unwrap();
+    watermark.update(|mark| mark.hash = prev.unwrap()).unwrap();
+    watermark.sync().unwrap();
+}
+
+#[test]
+fn rebuilt_rows_equal_grown_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let (clock, ledger) = (clock(), open(dir.path()));
+    fill(&ledger, 130);
+    run(async {
+        for _ in 0..20 {
+            let staged = ledger.stage(MessageUuid(clock.uuid_v7()), Bytes::from_static(b"hello")).await.unwrap();
+            let intent = Intent { command: receive(staged.body), bodies: vec![staged], secrets: Vec::new() };
+            ledger.submit(intent).await.unwrap();
+            ledger.submit(account("a0007", false)).await.unwrap();
+        }
+        for _ in 0..15 {
+            ledger.submit(delete()).await.unwrap();
+        }
+    });
+    let grown = rows(&ledger.snapshot());
+    close(ledger);
+    // Chunks of a few rows, so that rows and removals of one overlap those of others.
+    let later = Options {
+        program: Program { projections: LATER, ..PROGRAM },
+        rebuild_chunk_bytes_max: 700,
+        ..options(dir.path())
+    };
+    let ledger = Ledger::open(later.clone(), clock.clone()).unwrap();
+    run(async {
+        let mut position = ledger.watch();
+        while !ledger.status().lagging.is_empty() {
+            tokio::time::timeout(Duration::from_secs(10), position.changed()).await.unwrap().unwrap();
+        }
+    });
+    assert_eq!(rows(&ledger.snapshot()), grown);
+    assert_eq!(ledger.status().stopped, None);
+    close(ledger);
+    let report = verify::verify(&later, FULL, &mut |_, _| {}).unwrap();
+    assert!(report.is_clean() && report.tables.len() == 3 && report.bodies == 5, "{report}");
+    tamper(dir.path(), |store, _| store.table("tally.2").unwrap().insert("AccountConfigured", "x").unwrap());
+    let report = verify::verify(&later, FULL, &mut |_, _| {}).unwrap();
+    assert_eq!(report.findings, ["row AccountConfigured of tally is not what the log says"]);
+}
+
+#[test]
+fn a_clock_that_moved_must_be_accepted() {
+    let last = clock().now();
+    let check = |seconds: i64, refused: bool| {
+        let dir = closed();
+        let now = Timestamp::from_secs(last.as_secs() + seconds);
+        if !refused {
+            let ledger = Ledger::open(options(dir.path()), Clock::manual(now)).unwrap();
+            assert_eq!(ledger.snapshot().position(), Seq(41));
+            fill(&ledger, 0);
+            return;
+        }
+        let refusal = refusal(options(dir.path()), Clock::manual(now));
+        assert!(
+            refusal.starts_with(&format!("the clock says {now}")) && refusal.contains("--accept-clock"),
+            "{refusal}"
+        );
+        let accept = Options { accept_clock: Some(Author("unix:root".to_owned())), ..options(dir.path()) };
+        let ledger = Ledger::open(accept, Clock::manual(now)).unwrap();
+        let record = ledger.snapshot().record(Seq(42)).unwrap().unwrap();
+        assert_eq!((record.at, record.event.kind()), (now, "ClockStepped"));
+        close(ledger);
+        assert_eq!(Ledger::open(options(dir.path()), Clock::manual(now)).unwrap().snapshot().position(), Seq(42));
+    };
+    check(0, false);
+    check(-299, false);
+    check(-301, true);
+    check(7 * 24 * 3600 - 1, false);
+    check(7 * 24 * 3600 + 1, true);
+}
+
+#[test]
+fn time_never_goes_back_while_it_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = clock();
+    let ledger = Ledger::open(options(dir.path()), clock.clone()).unwrap();
+    let start = clock.now();
+    let at = |name: &str| run(ledger.submit(account(name, true))).unwrap().at;
+    clock.set(Timestamp::from_secs(5));
+    assert_eq!(at("a"), start);
+    clock.set(start + Duration::from_secs(9));
+    assert_eq!(at("b"), start + Duration::from_secs(9));
+}
+
+#[test]
+fn files_without_a_message_go_at_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let (clock, ledger) = (clock(), open(dir.path()));
+    let large = Bytes::from(vec![7; 50_000]);
+    let kept = run(async {
+        let staged = ledger.stage(MessageUuid(clock.uuid_v7()), large.clone()).await.unwrap();
+        let body = staged.body;
+        let intent = Intent { command: receive(body), bodies: vec![staged], secrets: Vec::new() };
+        ledger.submit(intent).await.unwrap();
+        body
+    });
+    let staged = run(ledger.stage(MessageUuid(clock.uuid_v7()), large.clone())).unwrap();
+    let killed = copy(dir.path());
+    let shelf = killed.path().join("bodies/00");
+    std::fs::create_dir_all(&shelf).unwrap();
+    std::fs::write(shelf.join("half.tmp"), "").unwrap();
+    drop(staged);
+    assert_eq!(ledger.inner.shared.bodies.files().unwrap().len(), 1);
+    let after = open(killed.path());
+    assert_eq!(after.inner.shared.bodies.files().unwrap().len(), 1);
+    assert_eq!(after.body(&kept).unwrap(), large);
+}
+
+#[test]
+fn another_pepper_is_refused() {
+    let dir = closed();
+    tamper(dir.path(), |store, _| store.vault.insert("pepper", [1; 32]).unwrap());
+    assert!(refusal(options(dir.path()), clock()).starts_with("the vault's key is missing or is not the one"));
+    let report = verify::verify(&options(dir.path()), verify::Scope::default(), &mut |_, _| {}).unwrap();
+    assert_eq!(report.findings, ["the vault's pepper is not the one that record 1 tells of"]);
+}
+
+#[test]
+fn a_rebuild_that_was_cut_off_begins_anew() {
+    let dir = closed();
+    let later = Options { program: Program { projections: LATER, ..PROGRAM }, ..options(dir.path()) };
+    let grown = rows(&open(dir.path()).snapshot());
+    tamper(dir.path(), |store, _| {
+        store.table("tally.2").unwrap().insert("leftover", "x").unwrap();
+        store.table("accounts.2").unwrap().insert("leftover", "x").unwrap();
+    });
+    drop(Ledger::open(later.clone(), clock()).unwrap());
+    rebuild(Options { rebuild: Rebuild::Named(vec!["tally".to_owned()]), ..later.clone() }, clock()).unwrap();
+    assert_eq!(rows(&Ledger::open(later, clock()).unwrap().snapshot()), grown);
+}
+
+const LIMITED_DIR: &str = "POSTLEDGER_TEST_LIMITED_DIR";
+
+/// Run by the test below, in a process that may write no file beyond a size: submits until that fails, and says how far it came.
+#[test]
+fn until_writing_fails() {
+    let Some(dir) = std::env::var_os(LIMITED_DIR) else { return };
+    let ledger = open(Path::new(&dir));
+    let (mut acknowledged, mut failed) = (Vec::new(), None);
+    run(async {
+        for n in 0.. {
+            match ledger.submit(account(&format!("b{n}"), true)).await {
+                Ok(committed) => acknowledged.push(committed.last),
+                Err(e) => {
+                    failed = Some(e);
+                    break;
+                }
+            }
+        }
+    });
+    let Some(SubmitError::Stopped(why)) = failed else { panic!("{failed:?}") };
+    assert_eq!(run(ledger.submit(account("late", true))), Err(SubmitError::Stopped(why.clone())));
+    assert_eq!(ledger.status().stopped, Some(why.clone()));
+    assert!(!acknowledged.is_empty());
+    std::fs::write(Path::new(&dir).join("acknowledged"), format!("{}\n{why}", acknowledged.last().unwrap())).unwrap();
+}
+
+#[test]
+fn a_failed_write_stops_it_and_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    fill(&ledger, 400);
+    close(ledger);
+    // The engine cut its journal to what it holds when it opens it, so a limit a little above that makes a write fail soon.
+    drop(open(dir.path()));
+    let used = std::fs::metadata(dir.path().join("ledger/0.jnl")).unwrap().len();
+    let blocks = used / 512 + 64;
+    let program = std::env::current_exe().unwrap();
+    let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" --exact ledger::tests::until_writing_fails");
+    let output = std::process::Command::new("sh")
+        .args(["-c", &script])
+        .arg(program)
+        .env(LIMITED_DIR, dir.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    let said = std::fs::read_to_string(dir.path().join("acknowledged")).unwrap();
+    let (last, why) = said.split_once('\n').unwrap();
+    assert!(why.starts_with("writing failed: "), "{why}");
+    let last: Seq = last.parse().unwrap();
+    let ledger = open(dir.path());
+    assert!(ledger.snapshot().position() >= last && last > Seq(401));
+    run(ledger.submit(account("more", true))).unwrap();
+}
+
+#[test]
+fn what_never_comes_holds_up_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    let never = ledger.expect();
+    run(async { ledger.expect().submit(account("a", true)).await.unwrap() });
+    assert_eq!(ledger.inner.shared.expected.load(Ordering::Acquire), 1);
+    drop(never);
+    assert_eq!(ledger.inner.shared.expected.load(Ordering::Acquire), 0);
+    assert_eq!(ledger.snapshot().position(), Seq(2));
+}
+
+#[test]
+fn a_table_that_no_decision_reads_is_rebuilt_while_it_runs() {
+    let dir = closed();
+    let later = Options {
+        program: Program { projections: LATER, ..PROGRAM },
+        rebuild_chunk_bytes_max: 1,
+        ..options(dir.path())
+    };
+    let ledger = Ledger::open(later.clone(), clock()).unwrap();
+    run(async {
+        let mut position = ledger.watch();
+        for n in 0..100 {
+            ledger.submit(account(&format!("more{n}"), true)).await.unwrap();
+        }
+        while !ledger.status().lagging.is_empty() {
+            tokio::time::timeout(Duration::from_secs(10), position.changed()).await.unwrap().unwrap();
+        }
+        ledger.submit(account("last", true)).await.unwrap();
+    });
+    let count = ledger.snapshot().get(Table::Tally, b"AccountConfigured").unwrap();
+    assert_eq!(count, Some(141u64.to_be_bytes().to_vec()));
+    close(ledger);
+    let report = verify::verify(&later, FULL, &mut |_, _| {}).unwrap();
+    assert!(report.is_clean(), "{report}");
+}
+
+#[test]
+fn the_product_opens_closes_and_verifies() {
+    let dir = tempfile::tempdir().unwrap();
+    let product = Options { create: true, ..Options::new(dir.path().join("new")) };
+    let ledger = Ledger::open(product.clone(), clock()).unwrap();
+    assert_eq!(ledger.snapshot().record(Seq(1)).unwrap().unwrap().event.kind(), "LedgerCreated");
+    close(ledger);
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&product.dir).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o700);
+    let report = verify::verify(&product, FULL, &mut |_, _| {}).unwrap();
+    assert!(report.is_clean() && report.tables.len() == projections::PROJECTIONS.len(), "{report}");
+    let unknown = Options { rebuild: Rebuild::Named(vec!["ghosts".to_owned()]), ..product };
+    assert_eq!(refusal(unknown, clock()), "there is no projection \"ghosts\"");
+}
+
+const KILLED_DIR: &str = "POSTLEDGER_TEST_KILLED_DIR";
+
+/// Run by the test below, in a process that is killed: submits from eight sides, and says what was acknowledged.
+#[test]
+fn until_killed() {
+    let Some(dir) = std::env::var_os(KILLED_DIR) else { return };
+    let ledger = open(Path::new(&dir));
+    let start = ledger.snapshot().position();
+    run(async {
+        let submit = |side: usize| {
+            let ledger = ledger.clone();
+            tokio::spawn(async move {
+                for n in 0.. {
+                    let name = format!("k{start}-{side}-{n}");
+                    let committed = ledger.submit(account(&name, true)).await.unwrap();
+                    println!("acknowledged {} {name}", committed.last);
+                }
+            })
+        };
+        let sides: Vec<_> = (0..8).map(submit).collect();
+        for side in sides {
+            side.await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    for lines_before_kill in [1, 40, 300] {
+        let acknowledged = run_and_kill(dir.path(), lines_before_kill);
+        assert!(acknowledged.len() >= lines_before_kill);
+        let ledger = open(dir.path());
+        for said in acknowledged {
+            let (seq, name) = said.split_once(' ').unwrap();
+            let record = ledger.snapshot().record(seq.parse().unwrap()).unwrap().unwrap();
+            let Event::AccountConfigured(fact) = record.event else { panic!("{said}") };
+            assert_eq!(fact.account.as_str(), name);
+            let row = ledger.snapshot().get(Table::Accounts, name.as_bytes()).unwrap();
+            assert_eq!(row, Some(1u64.to_be_bytes().to_vec()));
+        }
+        drop(ledger);
+        let report = verify::verify(&options(dir.path()), FULL, &mut |_, _| {}).unwrap();
+        assert!(report.is_clean(), "{report}");
+    }
+}
+
+fn run_and_kill(dir: &Path, lines: usize) -> Vec<String> {
+    use std::io::BufRead;
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "ledger::tests::until_killed", "--nocapture"])
+        .env(KILLED_DIR, dir)
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let said = std::io::BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let mut said = said.filter_map(|line| line.split_once("acknowledged ").map(|(_, rest)| rest.to_owned()));
+    let mut acknowledged: Vec<String> = said.by_ref().take(lines).collect();
+    child.kill().unwrap();
+    // What it had said before it died counts too; its last line may be cut off.
+    acknowledged.extend(said);
+    child.wait().unwrap();
+    if acknowledged.len() > lines {
+        acknowledged.pop();
+    }
+    acknowledged
 }

@@ -28,6 +28,8 @@ pub(super) struct Mark {
     pub(super) verified: Seq,
     /// The ledger was closed, and nothing is left in the engine's journals that matters.
     pub(super) clean: bool,
+    /// The copy of the journals that was made for a start that has not succeeded yet; a second try makes no other.
+    pub(super) aside: Option<u64>,
 }
 
 pub(super) struct Watermark {
@@ -62,7 +64,7 @@ impl Watermark {
             .truncate(true)
             .open(&path)
             .map_err(at_path(&path))?;
-        let mark = Mark { count: 0, seq: Seq(0), hash: Sha256::ZERO, verified: Seq(0), clean: true };
+        let mark = Mark { count: 0, seq: Seq(0), hash: Sha256::ZERO, verified: Seq(0), clean: true, aside: None };
         let mut watermark = Watermark { file: Arc::new(file), path, mark, dirty: Arc::default() };
         watermark.update(|_| {})?;
         watermark.sync()?;

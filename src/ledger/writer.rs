@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use fjall::OwnedWriteBatch;
@@ -29,6 +30,9 @@ use crate::decide::{Decision, Moment, Policy};
 const BATCH_COMMANDS_MAX: usize = 4096;
 /// A batch that has grown to this is written before more is taken.
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// How long a batch waits for more, and how often: 2 ms in all.
+const GATHER_STEP: Duration = Duration::from_micros(200);
+const GATHER_STEPS_MAX: u32 = 10;
 
 pub(super) enum Message {
     Command(Box<Request>),
@@ -36,6 +40,8 @@ pub(super) enum Message {
     Adopt(Vec<Target>),
     /// How far the tables have come that are being rebuilt.
     Rebuilt(Seq),
+    /// The log was read back up to here.
+    Verified(Seq),
     Close(oneshot::Sender<Result<(), Error>>),
 }
 
@@ -62,11 +68,32 @@ impl Writer {
         let _obituary = Obituary(self.shared.clone());
         let mut waiting = Vec::new();
         while inbox.blocking_recv_many(&mut waiting, BATCH_COMMANDS_MAX) > 0 {
+            self.await_expected(&mut inbox, &mut waiting);
             let mut batch = None;
             for message in waiting.drain(..) {
                 batch = self.take(message, batch);
             }
             self.finish(batch);
+        }
+    }
+
+    /// Waits a little for requests that are being read, as long as they keep coming: one sync then serves more of them. With
+    /// one client there is nothing to wait for.
+    fn await_expected(&self, inbox: &mut mpsc::Receiver<Message>, waiting: &mut Vec<Message>) {
+        for _ in 0..GATHER_STEPS_MAX {
+            if self.shared.expected.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            std::thread::sleep(GATHER_STEP);
+            let before = waiting.len();
+            while waiting.len() < BATCH_COMMANDS_MAX
+                && let Ok(message) = inbox.try_recv()
+            {
+                waiting.push(message);
+            }
+            if waiting.len() == before {
+                return;
+            }
         }
     }
 
@@ -109,6 +136,11 @@ impl Writer {
                 }
                 self.publish();
             }
+            Message::Verified(seq) => {
+                if let Err(e) = self.mark(|mark| mark.verified = seq) {
+                    self.shared.stop(format!("the watermark cannot be written: {e}"));
+                }
+            }
             Message::Close(done) => {
                 let closed = self.close();
                 // Nobody waits any more if the program is going down in a hurry.
@@ -130,7 +162,7 @@ impl Writer {
             Err(refusal) => batch.refused(answer, refusal),
             Ok(decision) => {
                 let committed = self.apply(decision, intent, batch)?;
-                batch.answers.push((answer, Ok(committed)));
+                batch.answers.push(Due { answer, result: Ok(committed) });
             }
         }
         Ok(())
@@ -310,6 +342,12 @@ impl Request {
     }
 }
 
+/// An answer that is due when the batch is on disk.
+struct Due {
+    answer: oneshot::Sender<Result<Committed, SubmitError>>,
+    result: Result<Committed, Refusal>,
+}
+
 /// What goes to disk together.
 pub(super) struct Batch {
     overlay: Overlay<Snapshot>,
@@ -321,7 +359,7 @@ pub(super) struct Batch {
     files_kept: Vec<StagedFile>,
     files_forgotten: Vec<MessageUuid>,
     bytes: usize,
-    answers: Vec<(oneshot::Sender<Result<Committed, SubmitError>>, Result<Committed, Refusal>)>,
+    answers: Vec<Due>,
 }
 
 impl Batch {
@@ -342,7 +380,7 @@ impl Batch {
 
     fn refused(&mut self, answer: oneshot::Sender<Result<Committed, SubmitError>>, refusal: Refusal) {
         // Not at once: it may rest on a command of this batch that is not on disk yet.
-        self.answers.push((answer, Err(refusal)));
+        self.answers.push(Due { answer, result: Err(refusal) });
     }
 
     fn store(&mut self, bodies: Vec<Staged>, secrets: Vec<(SecretId, Zeroizing<Vec<u8>>)>) {
@@ -367,14 +405,14 @@ impl Batch {
     }
 
     fn answer(self) {
-        for (answer, result) in self.answers {
+        for Due { answer, result } in self.answers {
             // Who asked may have gone away; the fact stays.
             let _ = answer.send(result.map_err(SubmitError::Refused));
         }
     }
 
     fn fail(self, why: &str) {
-        for (answer, _) in self.answers {
+        for Due { answer, .. } in self.answers {
             let _ = answer.send(Err(SubmitError::Stopped(why.to_owned())));
         }
     }

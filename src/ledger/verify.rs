@@ -1,0 +1,462 @@
+//! Verifying a ledger that is not running: the chain, the watermark, the bodies, the books, and with `full` every body's
+//! hash and every row, against a replay of the log into a store beside it.
+
+use std::fmt;
+use std::fs;
+use std::path::Path;
+
+use serde::Serialize;
+use sha2::Digest;
+
+use postledger_events::Record;
+use postledger_events::event::Event;
+use postledger_events::fact::submission::BodyRef;
+use postledger_events::id::{Seq, Sha256};
+use postledger_projections::Projection;
+use postledger_projections::books::Books;
+
+use super::bodies::{self, Bodies};
+use super::chain::{self, Chain, Damage};
+use super::open::{self, Opened, open_store, open_tables};
+use super::rebuild::{self, Target};
+use super::snapshot::Snapshot;
+use super::store::{Error, Head, Note, Store, TableNote, at_path};
+use super::watermark::Watermark;
+use super::{Options, Program, vault};
+
+/// Findings that are listed; more are only counted.
+const FINDINGS_MAX: usize = 1_000;
+/// Records after which progress is shown.
+const STEP_RECORDS: u64 = 10_000;
+
+/// How much to verify.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scope {
+    /// Hashes of bodies, and all rows against a replay.
+    pub full: bool,
+    /// If the log is whole but for its watermark, take its end as right.
+    pub accept_log_end: bool,
+}
+
+/// What was found.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Report {
+    pub first: Seq,
+    pub last: Seq,
+    pub records: u64,
+    /// Of the last record.
+    pub hash: Option<Sha256>,
+    pub watermark: Seq,
+    /// Contents that messages have.
+    pub bodies: u64,
+    /// `None` if the rows cannot be read as this program would.
+    pub books: Option<Books>,
+    /// With a full scope only.
+    pub tables: Vec<Digested>,
+    /// Empty if all is well. Each names the exact place.
+    pub findings: Vec<String>,
+    pub findings_total: u64,
+    /// What the next start will do by itself.
+    pub notes: Vec<String>,
+}
+
+/// A table, in one number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Digested {
+    pub projection: &'static str,
+    pub version: u32,
+    pub rows: u64,
+    /// SHA-256 over all keys and values in order, each with its length in eight bytes before it.
+    pub digest: Sha256,
+}
+
+impl Report {
+    pub fn is_clean(&self) -> bool {
+        self.findings_total == 0
+    }
+
+    fn find(&mut self, finding: impl fmt::Display) {
+        self.findings_total += 1;
+        if self.findings.len() < FINDINGS_MAX {
+            self.findings.push(finding.to_string());
+        }
+    }
+}
+
+/// Takes the ledger's lock, so no server may be running. `progress` is told records done and records in all. Blocks.
+pub fn verify(options: &Options, scope: Scope, progress: &mut dyn FnMut(Seq, Seq)) -> Result<Report, open::Error> {
+    if scope.accept_log_end && options.dir.join("ledger").exists() && Watermark::open(&options.dir)?.is_none() {
+        Watermark::create(&options.dir)?;
+    }
+    let opened = open_store(&options.dir, false, options.cache_bytes)?;
+    let mut verifier = Verifier::new(&opened, options)?;
+    verifier.walk(scope.full, progress);
+    verifier.check_end(scope);
+    let whole = verifier.report.is_clean();
+    verifier.check_rows_end(&opened);
+    verifier.check_vault(&opened)?;
+    if verifier.rows_are_current {
+        verifier.check_books(options.program);
+        verifier.check_forgotten(&opened.store)?;
+        if scope.full {
+            verifier.compare_with_replay(&opened.store, &options.dir, progress)?;
+        }
+    }
+    let Verifier { report, chain, .. } = verifier;
+    if whole && let Some(end) = chain.end() {
+        remember(opened, end)?;
+    }
+    Ok(report)
+}
+
+/// The next start need not read again what was read now.
+fn remember(mut opened: Opened, end: Head) -> Result<(), Error> {
+    opened.watermark.update(|mark| (mark.seq, mark.hash, mark.verified) = (end.seq, end.hash, end.seq))?;
+    opened.watermark.sync()
+}
+
+struct Verifier {
+    snapshot: Snapshot,
+    program: Program,
+    bodies: Bodies,
+    chain: Chain,
+    mark: (Seq, Sha256),
+    rows_are_current: bool,
+    report: Report,
+}
+
+impl Verifier {
+    fn new(opened: &Opened, options: &Options) -> Result<Verifier, Error> {
+        let snapshot = opened.snapshot(open_tables(&opened.store, options.program.projections)?);
+        let mark = opened.watermark.mark();
+        let mut report = Report { first: snapshot.first(), watermark: mark.seq, ..Report::default() };
+        report.notes = stale_tables(&opened.store, options.program.projections)?;
+        Ok(Verifier {
+            program: options.program,
+            bodies: Bodies::open(&options.dir, opened.store.bodies.clone())?,
+            chain: Chain::from(snapshot.first()),
+            mark: (mark.seq, mark.hash),
+            rows_are_current: report.notes.is_empty(),
+            snapshot,
+            report,
+        })
+    }
+
+    /// Every record: its place in the chain, and the bodies it brought.
+    fn walk(&mut self, full: bool, progress: &mut dyn FnMut(Seq, Seq)) {
+        for line in self.snapshot.records(Seq(0)..=Seq(u64::MAX)) {
+            let (place, line) = match line {
+                Ok(line) => line,
+                Err(e) => return self.report.find(format!("after record {}: {e}", self.report.last)),
+            };
+            self.report.last = place;
+            self.report.records += 1;
+            self.check_record(place, &line, full);
+            if place.0.is_multiple_of(STEP_RECORDS) {
+                progress(place, self.snapshot.position());
+            }
+        }
+    }
+
+    fn check_record(&mut self, place: Seq, line: &[u8], full: bool) {
+        match self.chain.step(place, line) {
+            Ok(head) => {
+                self.report.hash = Some(head.hash);
+                if place == self.mark.0 && head.hash != self.mark.1 {
+                    self.report.find(Damage::Changed { seq: place, written: self.mark.1, found: head.hash });
+                }
+            }
+            Err(damage) => {
+                self.report.find(damage);
+                self.chain.skip(place);
+            }
+        }
+        match chain::decode(place, line) {
+            Ok(record) => bodies_of(&record.event).for_each(|body| self.check_body(place, &body, full)),
+            Err(damage) => self.report.find(damage),
+        }
+    }
+
+    fn check_body(&mut self, place: Seq, body: &BodyRef, full: bool) {
+        if !self.rows_are_current {
+            return;
+        }
+        match (self.program.is_body_live)(&self.snapshot, body.body) {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(e) => return self.report.find(format!("record {place}, body {}: {e}", body.body)),
+        }
+        self.report.bodies += 1;
+        let checked = if full { self.check_content(body) } else { self.bodies.check_present(body) };
+        if let Err(e) = checked {
+            self.report.find(format!("record {place}: {e}"));
+        }
+    }
+
+    fn check_content(&mut self, body: &BodyRef) -> Result<(), bodies::Error> {
+        let found = Sha256::of(&self.bodies.read(body)?);
+        if found != body.sha256 {
+            self.report.find(format!("body {} has the hash {found} instead of {}", body.body, body.sha256));
+        }
+        Ok(())
+    }
+
+    fn check_end(&mut self, scope: Scope) {
+        let (end, watermark) = (self.report.last, self.mark.0);
+        if end < watermark && !scope.accept_log_end {
+            self.report.find(Damage::EndsEarly { end, watermark });
+        }
+    }
+
+    fn check_rows_end(&mut self, opened: &Opened) {
+        let (rows, log) = (opened.head.seq, self.report.last);
+        if rows != log {
+            self.report.find(Damage::RowsApart { rows, log });
+        }
+    }
+
+    fn check_vault(&mut self, opened: &Opened) -> Result<(), Error> {
+        let pepper = vault::pepper(&opened.store.vault)?;
+        let first = self.snapshot.record_line(Seq::FIRST)?.and_then(|line| Record::decode(&line).ok());
+        match (pepper, first.map(|r| r.event)) {
+            (None, _) => self.report.find("the vault has no pepper"),
+            (Some(pepper), Some(Event::LedgerCreated(fact))) => {
+                if vault::fingerprint(&pepper, &pepper) != fact.pepper {
+                    self.report.find("the vault's pepper is not the one that record 1 tells of");
+                }
+            }
+            // Without record 1 nothing says which it must be.
+            (Some(_), _) => {}
+        }
+        Ok(())
+    }
+
+    fn check_books(&mut self, program: Program) {
+        match (program.check_books)(&self.snapshot) {
+            Ok(books) => {
+                books.findings.iter().for_each(|finding| self.report.find(finding));
+                self.report.findings_total += books.findings_total.saturating_sub(books.findings.len() as u64);
+                self.report.books = Some(books);
+            }
+            Err(e) => self.report.find(e),
+        }
+    }
+
+    /// What was forgotten must be gone.
+    fn check_forgotten(&mut self, store: &Store) -> Result<(), Error> {
+        for guard in store.bodies.iter() {
+            let key = guard.key()?;
+            let body =
+                <[u8; 16]>::try_from(&key[..]).map(|b| postledger_events::id::MessageUuid(uuid::Uuid::from_bytes(b)));
+            let live = body.map(|body| (self.program.is_body_live)(&self.snapshot, body)).unwrap_or(Ok(false))?;
+            if !live {
+                self.report.find(format!("body {key:02x?} is stored, but no message has it"));
+            }
+        }
+        for (path, body) in self.bodies.files()? {
+            let live = body.map_or(Ok(false), |body| (self.program.is_body_live)(&self.snapshot, body))?;
+            if !live {
+                self.report.notes.push(format!("{} belongs to no message and will be removed", path.display()));
+            }
+        }
+        Ok(())
+    }
+
+    fn compare_with_replay(
+        &mut self,
+        store: &Store,
+        dir: &Path,
+        progress: &mut dyn FnMut(Seq, Seq),
+    ) -> Result<(), Error> {
+        let scratch = dir.join("verify-scratch");
+        remove_scratch(&scratch)?;
+        let replayed = self.replay(&scratch, progress);
+        match replayed {
+            Ok((beside, targets)) => {
+                for target in &targets {
+                    self.compare(store, target)?;
+                }
+                drop((targets, beside));
+            }
+            Err(e) => self.report.find(format!("the log cannot be replayed: {e}")),
+        }
+        remove_scratch(&scratch)
+    }
+
+    fn replay(&self, scratch: &Path, progress: &mut dyn FnMut(Seq, Seq)) -> Result<(Store, Vec<Target>), Error> {
+        let beside = Store::open(scratch, super::CACHE_BYTES)?;
+        let target = |projection: &Projection| {
+            let keyspace = beside.table(projection.name)?;
+            Ok(Target { projection: *projection, generation: 1, keyspace, applied: Seq(0), replaces: None })
+        };
+        let mut targets = self.program.projections.iter().map(target).collect::<Result<Vec<Target>, Error>>()?;
+        rebuild::replay(&mut targets, &self.snapshot, super::REBUILD_CHUNK_BYTES_MAX, &mut |now| {
+            progress(now.done, now.end);
+            true
+        })?;
+        Ok((beside, targets))
+    }
+
+    /// Row by row, both in the order of their keys.
+    fn compare(&mut self, store: &Store, target: &Target) -> Result<(), Error> {
+        let name = target.projection.name;
+        let note = store.note::<TableNote>(Note::Table(name))?;
+        let note = note.ok_or_else(|| Error::Notes(format!("nothing is noted of {name}")))?;
+        let grown = store.table(&note.keyspace(name))?;
+        let mut pairs = Merge { left: rows_of(&grown), right: rows_of(&target.keyspace) };
+        let (mut hash, mut rows) = (sha2::Sha256::new(), 0);
+        while let Some(pair) = pairs.next()? {
+            if let Some(row) = &pair.stored {
+                digest(&mut hash, row);
+                rows += 1;
+            }
+            if pair.stored != pair.replayed {
+                self.report.find(difference(name, pair));
+            }
+        }
+        let digest = Sha256(hash.finalize().into());
+        self.report.tables.push(Digested { projection: name, version: target.projection.version, rows, digest });
+        Ok(())
+    }
+}
+
+fn digest(hash: &mut sha2::Sha256, row: &Row) {
+    for part in [&row.key, &row.value] {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+}
+
+#[derive(PartialEq, Eq)]
+struct Row {
+    key: fjall::UserKey,
+    value: fjall::UserValue,
+}
+
+fn difference(name: &str, pair: Pair) -> String {
+    let what = match (&pair.stored, &pair.replayed) {
+        (Some(_), Some(_)) => "is not what the log says",
+        (Some(_), None) => "is stored, but the log says there is none",
+        (None, _) => "is missing",
+    };
+    let key = pair.stored.or(pair.replayed).map(|row| row.key.escape_ascii().to_string()).unwrap_or_default();
+    format!("row {key} of {name} {what}")
+}
+
+/// What both have under one key; one side has nothing if the other's key is before its own.
+struct Pair {
+    stored: Option<Row>,
+    replayed: Option<Row>,
+}
+
+fn rows_of(keyspace: &fjall::Keyspace) -> std::iter::Peekable<impl Iterator<Item = Result<Row, fjall::Error>> + use<>> {
+    let row = |guard: fjall::Guard| guard.into_inner().map(|(key, value)| Row { key, value });
+    keyspace.iter().map(row).peekable()
+}
+
+/// Two sorted tables side by side.
+struct Merge<I: Iterator> {
+    left: std::iter::Peekable<I>,
+    right: std::iter::Peekable<I>,
+}
+
+impl<I: Iterator<Item = Result<Row, fjall::Error>>> Merge<I> {
+    fn next(&mut self) -> Result<Option<Pair>, fjall::Error> {
+        let take = match (self.left.peek(), self.right.peek()) {
+            (None, None) => return Ok(None),
+            (Some(Ok(left)), Some(Ok(right))) => (left.key <= right.key, right.key <= left.key),
+            (Some(_), None) => (true, false),
+            (None, Some(_)) => (false, true),
+            // The error comes out below.
+            (Some(_), Some(_)) => (true, true),
+        };
+        let stored = if take.0 { self.left.next().transpose()? } else { None };
+        let replayed = if take.1 { self.right.next().transpose()? } else { None };
+        Ok(Some(Pair { stored, replayed }))
+    }
+}
+
+/// Tables that another version built, or that were never completed.
+fn stale_tables(store: &Store, projections: &[Projection]) -> Result<Vec<String>, Error> {
+    let mut notes = Vec::new();
+    for projection in projections {
+        let built = store.note::<TableNote>(Note::Table(projection.name))?.map(|note| note.version);
+        if built != Some(projection.version) {
+            let by = built.map_or("not built".to_owned(), |version| format!("built by version {version}"));
+            notes.push(format!("the rows of {} are {by} and will be rebuilt; they were not checked", projection.name));
+        }
+    }
+    Ok(notes)
+}
+
+fn remove_scratch(scratch: &Path) -> Result<(), Error> {
+    if scratch.exists() { fs::remove_dir_all(scratch).map_err(at_path(scratch)) } else { Ok(()) }
+}
+
+/// The contents that came with an event.
+fn bodies_of(event: &Event) -> impl Iterator<Item = BodyRef> {
+    let (first, second) = match event {
+        Event::MessageSubmitted(fact) => (Some(fact.body), fact.sent_copy.as_ref().map(|copy| copy.body)),
+        Event::MessageReceived(fact) => (Some(fact.body), None),
+        Event::LedgerCreated(_)
+        | Event::ClockStepped(_)
+        | Event::AccountConfigured(_)
+        | Event::AccountRemoved(_)
+        | Event::DomainConfigured(_)
+        | Event::DomainRemoved(_)
+        | Event::AddressAdded(_)
+        | Event::AddressRemoved(_)
+        | Event::TransportConfigured(_)
+        | Event::TransportRemoved(_)
+        | Event::AttemptStarted(_)
+        | Event::Delivered(_)
+        | Event::AttemptDeferred(_)
+        | Event::DeliveryFailed(_)
+        | Event::AttemptInDoubt(_)
+        | Event::DeliverySuppressed(_)
+        | Event::DeliveryCanceled(_)
+        | Event::DeliveryHeld(_)
+        | Event::DeliveryReleased(_)
+        | Event::DeliveryRescheduled(_)
+        | Event::WishNoted(_)
+        | Event::AddressSuppressed(_)
+        | Event::SuppressionLifted(_)
+        | Event::MessageDeleted(_)
+        | Event::HoldRuleAdded(_)
+        | Event::HoldRuleRemoved(_)
+        | Event::JobStarted(_)
+        | Event::JobAdvanced(_)
+        | Event::JobFinished(_)
+        | Event::Expired(_) => (None, None),
+    };
+    // A sent copy may share the message's own content.
+    let second = second.filter(|second| first.is_none_or(|first| first.body != second.body));
+    first.into_iter().chain(second)
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} records, {} to {}; watermark {}", self.records, self.first, self.last, self.watermark)?;
+        if let Some(hash) = self.hash {
+            writeln!(f, "hash of the last record {hash}")?;
+        }
+        writeln!(f, "{} contents", self.bodies)?;
+        if let Some(b) = &self.books {
+            let Books { queued, held, running, delivered, failed, suppressed, canceled, .. } = b;
+            writeln!(f, "recipients: {queued} queued, {held} held, {running} running")?;
+            writeln!(
+                f,
+                "            {delivered} delivered, {failed} failed, {suppressed} suppressed, {canceled} canceled"
+            )?;
+        }
+        for Digested { projection, version, rows, digest } in &self.tables {
+            writeln!(f, "{projection} version {version}: {rows} rows, {digest}")?;
+        }
+        self.notes.iter().try_for_each(|note| writeln!(f, "note: {note}"))?;
+        self.findings.iter().try_for_each(|finding| writeln!(f, "FINDING: {finding}"))?;
+        match self.findings_total {
+            0 => writeln!(f, "all is well"),
+            n => writeln!(f, "{n} findings"),
+        }
+    }
+}
