@@ -127,6 +127,11 @@ impl Port for Program {
         Ok(record)
     }
 
+    async fn wait_past(&self, seq: Seq) {
+        // The writer that this waits for lives as long as the ledger; if it goes, there is nothing left to wait for.
+        let _ = self.ledger.watch().wait_for(|position| *position > seq).await;
+    }
+
     fn view(&self) -> SnapshotView {
         SnapshotView { snapshot: self.ledger.snapshot(), ledger: self.ledger.clone() }
     }

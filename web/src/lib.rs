@@ -1,5 +1,6 @@
 //! HTTP: the only place that knows request and response bodies, status codes and HTML.
 
+pub mod api;
 pub mod auth;
 pub mod csrf;
 pub mod health;
@@ -18,7 +19,7 @@ use axum::response::Response;
 use tokio::sync::Semaphore;
 
 pub use mount::Mount;
-pub use peer::Peer;
+pub use peer::{LocalUser, Peer};
 pub use port::Port;
 use status::Fault;
 
@@ -62,6 +63,7 @@ pub fn router<P: Port>(port: Arc<P>, config: Config) -> Router {
     let site = Arc::new(Site { port, config });
     Router::new()
         .merge(health::router(Arc::clone(&site)))
+        .merge(api::router(Arc::clone(&site)))
         .merge(webapi::router(site))
         .fallback(|| async { Fault::NotFound })
         .layer(map_response(with_safety_headers))

@@ -73,6 +73,9 @@ pub trait Port: Send + Sync + 'static {
 
     fn status(&self) -> Status;
 
+    /// Returns when there is a record after `seq`; at once if there is one already.
+    fn wait_past(&self, seq: Seq) -> impl Future<Output = ()> + Send;
+
     /// What the machine's clock says.
     fn now(&self) -> Timestamp;
 }

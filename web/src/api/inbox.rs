@@ -1,0 +1,176 @@
+//! Mailboxes of an account and the messages in them.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use postledger_events::address::Address;
+use postledger_events::command::DeleteMessage;
+use postledger_events::id::{AccountName, MailboxName, MessageUuid, MsgId};
+use postledger_events::refusal::Thing;
+use postledger_events::time::Timestamp;
+use postledger_events::{Command, Refusal};
+use postledger_projections::Rows;
+use postledger_projections::mailboxes::{self, MailboxMessageRow};
+use serde::{Deserialize, Serialize};
+
+use super::accounts::existing;
+use super::caller::Caller;
+use super::extract::{Path, Query, read};
+use super::page::{Page, limit};
+use super::problem::Problem;
+use crate::port::View;
+use crate::{Port, Site};
+
+/// What an account stores.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mailboxes {
+    pub account: AccountName,
+    pub mailboxes: Vec<MailboxName>,
+    pub stored_bytes: u64,
+    pub stored_messages: u64,
+}
+
+/// A message in a mailbox. What names or quotes people is `null` if it was forgotten.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredMessage {
+    pub msg_id: MsgId,
+    pub account: AccountName,
+    pub mailbox: MailboxName,
+    /// What its timeline is found by.
+    pub message: MessageUuid,
+    pub received: Timestamp,
+    pub size: u64,
+    pub flags: Vec<String>,
+    /// The reverse-path; also `null` for the null reverse-path.
+    pub mail_from: Option<Address>,
+    pub recipient: Option<Address>,
+    /// The From field.
+    pub from: Option<String>,
+    pub subject: Option<String>,
+    pub message_id: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Whose {
+    account: Option<AccountName>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Listing {
+    account: Option<AccountName>,
+    mailbox: Option<MailboxName>,
+    /// Messages with numbers below this.
+    cursor: Option<MsgId>,
+    limit: Option<usize>,
+}
+
+pub fn routes<P: Port>() -> Router<Arc<Site<P>>> {
+    Router::new()
+        .route("/mailboxes", get(list_mailboxes::<P>))
+        .route("/inbox", get(list::<P>))
+        .route("/inbox/{msg_id}", get(show::<P>).delete(remove::<P>))
+        .route("/inbox/{msg_id}/raw", get(raw::<P>))
+}
+
+async fn list_mailboxes<P: Port>(
+    State(site): State<Arc<Site<P>>>,
+    caller: Caller,
+    Query(whose): Query<Whose>,
+) -> Result<Json<Mailboxes>, Problem> {
+    let account = caller.one(whose.account)?;
+    let found = read(&site, move |view| {
+        existing(view, &account)?;
+        let storage = mailboxes::storage(view, &account)?;
+        let (stored_bytes, stored_messages) = (storage.octets, storage.messages);
+        Ok(Mailboxes { account, mailboxes: storage.mailboxes, stored_bytes, stored_messages })
+    });
+    found.await.map(Json)
+}
+
+/// Newest first; of the mailbox Inbox if none is named.
+async fn list<P: Port>(
+    State(site): State<Arc<Site<P>>>,
+    caller: Caller,
+    Query(listing): Query<Listing>,
+) -> Result<Json<Page<StoredMessage>>, Problem> {
+    let account = caller.one(listing.account)?;
+    let limit = limit(listing.limit)?;
+    let list = read(&site, move |view| {
+        existing(view, &account)?;
+        let mailbox = listing.mailbox.unwrap_or_else(MailboxName::inbox);
+        let before = listing.cursor.unwrap_or(MsgId(u64::MAX));
+        let found = mailboxes::list(view, &account, &mailbox, before, limit)?;
+        let next = found.last().filter(|_| found.len() == limit).map(|row| row.msg_id.to_string());
+        Ok(Page { items: found.into_iter().map(message_of).collect(), next })
+    });
+    list.await.map(Json)
+}
+
+async fn show<P: Port>(
+    State(site): State<Arc<Site<P>>>,
+    caller: Caller,
+    Path(msg_id): Path<MsgId>,
+    Query(whose): Query<Whose>,
+) -> Result<Json<StoredMessage>, Problem> {
+    let account = caller.one(whose.account)?;
+    read(&site, move |view| find(view, &account, msg_id)).await.map(|row| Json(message_of(row)))
+}
+
+/// The bytes of the message as they were received.
+async fn raw<P: Port>(
+    State(site): State<Arc<Site<P>>>,
+    caller: Caller,
+    Path(msg_id): Path<MsgId>,
+    Query(whose): Query<Whose>,
+) -> Result<Response, Problem> {
+    let account = caller.one(whose.account)?;
+    let bytes = read(&site, move |view| {
+        let row = find(view, &account, msg_id)?;
+        view.body(&row.body).map_err(|e| Problem::internal(format!("the content of message {msg_id}: {e}")))
+    });
+    Ok(([(header::CONTENT_TYPE, "message/rfc822")], bytes.await?).into_response())
+}
+
+async fn remove<P: Port>(
+    State(site): State<Arc<Site<P>>>,
+    caller: Caller,
+    Path(msg_id): Path<MsgId>,
+    Query(whose): Query<Whose>,
+) -> Result<StatusCode, Problem> {
+    let command = DeleteMessage { account: caller.one(whose.account)?, msg_id, by: caller.author() };
+    site.port.execute(Command::DeleteMessage(command)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn find(rows: &impl Rows, account: &AccountName, msg_id: MsgId) -> Result<MailboxMessageRow, Problem> {
+    let row = mailboxes::message(rows, account, msg_id)?;
+    row.ok_or_else(|| Refusal::NoSuch(Thing::Message(msg_id.to_string())).into())
+}
+
+fn message_of(row: MailboxMessageRow) -> StoredMessage {
+    let p = row.personal;
+    let (mail_from, recipient, from, subject, message_id) = match p {
+        Some(p) => (p.mail_from, p.recipient, p.from, p.subject, p.message_id),
+        None => (None, None, None, None, None),
+    };
+    StoredMessage {
+        msg_id: row.msg_id,
+        account: row.account,
+        mailbox: row.mailbox,
+        message: row.body.body,
+        received: row.received,
+        size: row.body.size,
+        flags: row.flags,
+        mail_from,
+        recipient,
+        from,
+        subject,
+        message_id,
+    }
+}

@@ -1,0 +1,89 @@
+//! Jobs: what was asked for and touches too much to be done at once.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::get;
+use axum::{Json, Router};
+use postledger_events::fact::job::Work;
+use postledger_events::id::JobId;
+use postledger_events::refusal::Thing;
+use postledger_events::time::Timestamp;
+use postledger_events::{Answer, Refusal};
+use postledger_projections::accounts::{self, JobRow};
+use serde::{Deserialize, Serialize};
+
+use super::caller::Caller;
+use super::extract::{Path, read};
+use super::problem::Problem;
+use crate::{Port, Site};
+
+/// A job, and how far it has come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Job {
+    pub job: JobId,
+    pub work: Kind,
+    pub by: String,
+    pub started: Timestamp,
+    /// Rows it changed so far.
+    pub affected: u64,
+    pub finished: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    ApplyHoldRule,
+    Queue,
+    RemoveAccount,
+}
+
+/// What a change answers: how many deliveries it changed, or the job that goes on changing them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Started {
+    Affected(u64),
+    Job(JobId),
+}
+
+impl Started {
+    pub fn of(answer: Answer) -> Result<(StatusCode, Json<Started>), Problem> {
+        match answer {
+            Answer::Job(job) => Ok((StatusCode::ACCEPTED, Json(Started::Job(job)))),
+            Answer::Affected(n) => Ok((StatusCode::OK, Json(Started::Affected(n)))),
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+/// An answer that the command cannot have.
+pub fn unexpected(answer: &Answer) -> Problem {
+    Problem::internal(format!("the change was made, but answered {answer:?}"))
+}
+
+pub fn routes<P: Port>() -> Router<Arc<Site<P>>> {
+    Router::new().route("/jobs/{job}", get(show::<P>))
+}
+
+/// An account's login sees the jobs that it started.
+async fn show<P: Port>(
+    State(site): State<Arc<Site<P>>>,
+    caller: Caller,
+    Path(id): Path<JobId>,
+) -> Result<Json<Job>, Problem> {
+    let row = read(&site, move |view| Ok(accounts::job(view, id)?)).await?;
+    let row = row.filter(|row| caller.confined().is_none() || row.by == caller.author());
+    let row = row.ok_or_else(|| Refusal::NoSuch(Thing::Job(id.to_string())))?;
+    Ok(Json(job_of(row)))
+}
+
+fn job_of(row: JobRow) -> Job {
+    let work = match row.work {
+        Work::ApplyHoldRule(..) => Kind::ApplyHoldRule,
+        Work::Queue(..) => Kind::Queue,
+        Work::RemoveAccount(_) => Kind::RemoveAccount,
+    };
+    let JobRow { job, by, started, affected, finished, .. } = row;
+    Job { job, work, by: by.0, started, affected, finished }
+}

@@ -1,0 +1,82 @@
+//! The native API under `/api/v1/`: what the command line and the pages call. JSON in snake_case, times in RFC 3339.
+//!
+//! On the control socket the caller is a user of this machine; elsewhere HTTP Basic names `admin` or an account's address.
+//! An account's login sees and changes what is its own; a record of the log it sees if everything in it is its own.
+
+mod about;
+pub mod accounts;
+pub mod addresses;
+pub mod caller;
+pub mod dkim;
+pub mod domains;
+pub mod events;
+mod events_filter;
+mod extract;
+pub mod holdrules;
+pub mod inbox;
+pub mod jobs;
+pub mod overview;
+pub mod page;
+pub mod problem;
+pub mod queue;
+pub mod queue_act;
+pub mod queue_walk;
+pub mod suppressions;
+pub mod timeline;
+pub mod transports;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::{from_fn, from_fn_with_state};
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::{Port, Site};
+use caller::{authenticate, operators_only};
+use problem::{Problem, panicked};
+
+/// Where the API is.
+pub const PREFIX: &str = "/api/v1";
+/// Bytes of a request's body.
+const BODY_BYTES_MAX: usize = 1024 * 1024;
+
+pub fn router<P: Port>(site: Arc<Site<P>>) -> Router {
+    // Only operators pass to their routes, whatever the handlers do; the others confine an account's login themselves.
+    let routes = routes::<P>().merge(operator_routes::<P>().route_layer(from_fn(operators_only)));
+    let api = routes
+        .route_layer(from_fn_with_state(Arc::clone(&site), authenticate::<P>))
+        .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
+        .fallback(|| async { Problem::not_found("there is nothing at this address") })
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(CatchPanicLayer::custom(panicked))
+        .with_state(site);
+    Router::new().nest(PREFIX, api)
+}
+
+fn routes<P: Port>() -> Router<Arc<Site<P>>> {
+    Router::new()
+        .merge(accounts::routes())
+        .merge(addresses::routes())
+        .merge(events::routes())
+        .merge(inbox::routes())
+        .merge(jobs::routes())
+        .merge(queue::routes())
+        .merge(queue_act::routes())
+        .merge(suppressions::routes())
+        .merge(timeline::routes())
+}
+
+fn operator_routes<P: Port>() -> Router<Arc<Site<P>>> {
+    Router::new()
+        .merge(accounts::operator_routes())
+        .merge(addresses::operator_routes())
+        .merge(dkim::operator_routes())
+        .merge(domains::operator_routes())
+        .merge(holdrules::operator_routes())
+        .merge(overview::operator_routes())
+        .merge(transports::operator_routes())
+}
