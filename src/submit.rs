@@ -57,6 +57,8 @@ impl Submitter {
             Some(key) => Some(self.begin(&request.login.account, key).ok_or(SendError::InFlight)?),
             None => None,
         };
+        // Whoever composes now will be there in a moment: the writer may wait for it to share a sync.
+        let expected = self.ledger.expect();
         let message = MessageUuid(self.clock.uuid_v7());
         let ready = self.ready(&request, message)?;
         let stored = self.stage(message, ready.stored).await?;
@@ -67,7 +69,7 @@ impl Submitter {
         let command = self.command(request, message, &ready.composed, &stored, sent_copy.as_ref());
         let bodies = std::iter::once(stored).chain(sent_copy).collect();
         let intent = Intent { command: Command::Submit(Box::new(command)), bodies, secrets: Vec::new() };
-        match self.ledger.submit(intent).await.map_err(send_error)?.answer {
+        match expected.submit(intent).await.map_err(send_error)?.answer {
             Answer::Submitted(submitted) => Ok(submitted),
             other => unreachable!("a submission is answered with one, not {other:?}"),
         }

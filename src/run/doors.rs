@@ -60,7 +60,7 @@ pub async fn http_door(
     intake: &Arc<Semaphore>,
 ) -> Result<HttpDoor, Error> {
     let socket = http::bind(addr, "HTTP").await?;
-    let config = Config { webapi, forwarded, message_bytes_max, intake: Arc::clone(intake), ..Config::default() };
+    let config = Config { webapi, forwarded, message_bytes_max, intake: Arc::clone(intake) };
     Ok(HttpDoor { socket, config, tls })
 }
 
