@@ -13,6 +13,7 @@ pub mod jobs;
 pub mod ledger;
 pub mod mail;
 pub mod metrics;
+pub mod notify;
 pub mod program;
 pub mod receive;
 pub mod run;
