@@ -1,6 +1,7 @@
 //! The program, as a library for its own binary and tests.
 
 pub mod certificate;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod credentials;
