@@ -13,12 +13,15 @@ use postledger_events::fact::account::RetrySchedule;
 use postledger_events::id::Author;
 use postledger_web::INTAKE_KIB_MAX;
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::certificate;
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::credentials::Credentials;
 use crate::credentials::password::Hashed;
+use crate::jobs;
 use crate::ledger::{self, Ledger, Options};
 use crate::program::Program;
 use crate::submit::Submitter;
@@ -51,17 +54,21 @@ pub enum Error {
 pub struct Embedded {
     pub router: Router,
     ledger: Ledger,
+    stop: CancellationToken,
+    jobs: JoinHandle<()>,
 }
 
 impl Embedded {
     /// Leaves a directory that opens without questions.
     pub async fn close(self) -> Result<(), Error> {
         drop(self.router);
+        self.stop.cancel();
+        self.jobs.await.map_err(|e| Error::Setup(e.to_string()))?;
         Ok(self.ledger.close().await?)
     }
 }
 
-/// Opens the directory in this process, for when no server runs on it.
+/// Opens the directory in this process, for when no server runs on it. Needs a runtime around it.
 pub fn embedded(dir: &Path) -> Result<Embedded, Error> {
     let clock = Clock::system();
     let config = match Config::load(dir) {
@@ -72,7 +79,10 @@ pub fn embedded(dir: &Path) -> Result<Embedded, Error> {
     let settings = Settings::of(config.as_ref())?;
     let ledger = Ledger::open(settings.options(dir, None), clock.clone())?;
     let program = settings.program(ledger.clone(), clock, None);
-    Ok(Embedded { router: doors::local_router(program), ledger })
+    let stop = CancellationToken::new();
+    // What a command leaves to a job is done while it waits; no mail is delivered.
+    let jobs = tokio::spawn(jobs::run(ledger.clone(), stop.clone()));
+    Ok(Embedded { router: doors::local_router(program), ledger, stop, jobs })
 }
 
 /// How a ledger is opened and mail is made, from the configuration or localserve's defaults.
