@@ -21,6 +21,8 @@ use crate::credentials::password::Hashed;
 use crate::ledger::{self, Ledger, Options};
 use crate::program::{self, Program};
 
+pub use doors::this_user;
+
 /// The control socket, below the directory of the server.
 pub const SOCKET: &str = "control.sock";
 /// The hash of the administrator's password, below the directory of the server.
