@@ -26,6 +26,8 @@ use crate::ledger::{self, Ledger, Options};
 use crate::program::Program;
 use crate::submit::Submitter;
 
+pub use doors::this_user;
+
 /// The control socket, below the directory of the server.
 pub const SOCKET: &str = "control.sock";
 /// The hash of the administrator's password, below the directory of the server.
