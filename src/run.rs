@@ -17,9 +17,11 @@ use tokio::sync::Semaphore;
 use crate::certificate;
 use crate::clock::Clock;
 use crate::config::{self, Config};
+use crate::credentials::Credentials;
 use crate::credentials::password::Hashed;
 use crate::ledger::{self, Ledger, Options};
-use crate::program::{self, Program};
+use crate::program::Program;
+use crate::submit::Submitter;
 
 /// The control socket, below the directory of the server.
 pub const SOCKET: &str = "control.sock";
@@ -117,7 +119,15 @@ impl Settings {
     }
 
     fn program(&self, ledger: Ledger, clock: Clock, admin: Option<Hashed>) -> Arc<Program> {
-        program::assemble(ledger, clock, admin, self.hostname.clone(), self.message_bytes_max)
+        let (hostname, size) = (self.hostname.clone(), self.message_bytes_max);
+        Arc::new(Program {
+            credentials: Credentials::new(clock.clone(), admin),
+            submitter: Submitter::new(ledger.clone(), clock.clone(), hostname, size),
+            retry: self.retry.clone(),
+            retry_scale: self.retry_scale,
+            ledger,
+            clock,
+        })
     }
 }
 

@@ -18,7 +18,7 @@ use super::{Error, SOCKET};
 use crate::certificate::Certificate;
 use crate::program::Program;
 use crate::receive::Listener;
-use crate::{deliver, expiry, http, jobs, metrics, receive};
+use crate::{deliver, expiry, http, jobs, metrics, notify, receive};
 
 /// How long running attempts may take to end after a stop was asked for.
 const STOP_WAIT: Duration = Duration::from_secs(30);
@@ -82,6 +82,7 @@ pub async fn run(program: Arc<Program>, doors: Doors, hostname: Domain, roots: d
     if let Some(certificate) = doors.certificate {
         tasks.spawn(certificate.reload(stop.clone()));
     }
+    tasks.spawn(notify::run(Arc::clone(&program), hostname.to_string(), stop.clone()));
     let settings = deliver::Settings { hostname, timeouts: Default::default(), roots, stop_wait: STOP_WAIT };
     tasks.spawn(deliver::run(program.ledger.clone(), program.clock.clone(), settings, stop.clone()));
     tasks.spawn(jobs::run(program.ledger.clone(), stop.clone()));
