@@ -11,7 +11,7 @@ use std::sync::Arc;
 use axum::Router;
 use postledger_events::fact::account::RetrySchedule;
 use postledger_events::id::Author;
-use postledger_web::INTAKE_KIB_MAX;
+use postledger_web::{INTAKE_KIB_MAX, LocalUser};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -25,8 +25,6 @@ use crate::jobs;
 use crate::ledger::{self, Ledger, Options};
 use crate::program::Program;
 use crate::submit::Submitter;
-
-pub use doors::this_user;
 
 /// The control socket, below the directory of the server.
 pub const SOCKET: &str = "control.sock";
@@ -148,10 +146,16 @@ fn intake() -> Arc<Semaphore> {
     Arc::new(Semaphore::new(INTAKE_KIB_MAX))
 }
 
+/// The user that this process runs as.
+pub fn this_user() -> LocalUser {
+    // The numbers of this process are always there to read.
+    let uid = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").expect("/proc is mounted"));
+    LocalUser(crate::http::user_name(uid))
+}
+
 /// Who a command line says it is.
-pub fn command_line_author() -> Author {
-    let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "unknown".to_owned());
-    Author(format!("unix:{user}"))
+fn command_line_author() -> Author {
+    Author(format!("unix:{}", this_user().0))
 }
 
 fn admin_password(dir: &Path) -> Result<Option<Hashed>, Error> {
