@@ -179,8 +179,7 @@ fn path(account: &AccountName) -> Query {
 async fn list(session: &mut Session) -> Result<(), Error> {
     let all: Vec<accounts::Account> = session.client.list(Query::path(&["accounts"]), usize::MAX).await?;
     session.out.list(&all, ["ACCOUNT", "NAME", "ADDRESSES", "LOGIN", "CREATED"], |a| {
-        let name = or_dash(a.full_name.as_ref().filter(|name| !name.is_empty()));
-        [a.account.to_string(), name, join(&a.addresses), login(a).to_owned(), second(a.created)]
+        [a.account.to_string(), name(a), join(&a.addresses), login(a).to_owned(), second(a.created)]
     })
 }
 
@@ -211,7 +210,7 @@ fn show(session: &mut Session, a: &accounts::Account) -> Result<(), Error> {
         a,
         [
             ("Account", a.account.to_string()),
-            ("Full name", or_dash(a.full_name.as_ref())),
+            ("Full name", name(a)),
             ("Addresses", join(&a.addresses)),
             ("Login", state),
             ("Fromid logins", join::<address::Address>(&a.fromid_logins)),
@@ -224,6 +223,10 @@ fn show(session: &mut Session, a: &accounts::Account) -> Result<(), Error> {
             ("Created", second(a.created)),
         ],
     )
+}
+
+fn name(a: &accounts::Account) -> String {
+    or_dash(a.full_name.as_ref().filter(|name| !name.is_empty()))
 }
 
 fn login(a: &accounts::Account) -> &'static str {

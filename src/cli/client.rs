@@ -1,7 +1,6 @@
 //! Calls the native API: on the control socket of the server that runs on a directory, or in this process without one.
 
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use axum::body::Body;
@@ -18,7 +17,7 @@ use tower::ServiceExt;
 
 use super::error::Error;
 use super::query::Query;
-use crate::{http, ledger, run};
+use crate::{ledger, run};
 
 /// Bytes of an answer that is read as a whole.
 const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
@@ -37,7 +36,9 @@ impl Client {
         match UnixStream::connect(&path).await {
             Ok(_) => Ok(Client::Socket(path)),
             // A socket that refuses is left over from a server that is gone; the lock tells whether that is so.
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => embed(dir).await,
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+                embed(dir).await
+            }
             Err(e) => Err(Error::Socket { path, why: e.to_string() }),
         }
     }
@@ -120,16 +121,10 @@ async fn embed(dir: &Path) -> Result<Client, Error> {
     let opened = tokio::task::spawn_blocking(move || run::embedded(&owned)).await;
     let opened = opened.map_err(|e| Error::Failed(format!("opening {} failed: {e}", dir.display())))?;
     match opened {
-        Ok(embedded) => Ok(Client::Embedded(embedded, this_user()?)),
+        Ok(embedded) => Ok(Client::Embedded(embedded, run::this_user())),
         Err(run::Error::Open(e @ ledger::open::Error::NoLedger { .. })) => Err(Error::NoLedger(e)),
         Err(e) => Err(e.into()),
     }
-}
-
-fn this_user() -> Result<LocalUser, Error> {
-    let path = Path::new("/proc/self");
-    let uid = std::fs::metadata(path).map_err(|e| Error::File(path.to_owned(), e))?.uid();
-    Ok(LocalUser(http::user_name(uid)))
 }
 
 async fn over_socket(path: &Path, request: Request<Body>) -> Result<Response<Body>, Error> {

@@ -73,7 +73,8 @@ impl Dkim {
             }
             Dkim::Sign { domain, selector, on } => {
                 let signing = on == Switch::On;
-                let key: Key = session.client.send(Method::PATCH, path(&domain, &selector), &Signing { signing }).await?;
+                let key: Key =
+                    session.client.send(Method::PATCH, path(&domain, &selector), &Signing { signing }).await?;
                 let what = if signing { "signs" } else { "does not sign" };
                 session.out.done(&key, format!("{selector} {what}"))
             }

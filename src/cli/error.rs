@@ -18,7 +18,9 @@ pub enum Error {
     Refused(Details),
     #[error("{0}")]
     Directory(#[from] run::Error),
-    #[error("{0}. Start a server first (`postledger localserve` or `postledger quickstart`), or name its directory with --dir")]
+    #[error(
+        "{0}. Start a server first (`postledger localserve` or `postledger quickstart`), or name its directory with --dir"
+    )]
     NoLedger(ledger::open::Error),
     #[error("{0}")]
     Ledger(#[from] ledger::open::Error),

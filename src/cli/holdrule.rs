@@ -49,8 +49,7 @@ impl HoldRule {
                     return Err(Error::Usage(why.to_owned()));
                 }
                 let new = New { account, sender_domain, recipient_domain, all };
-                let Added { rule, job } =
-                    session.client.send(Method::POST, Query::path(&["holdrules"]), &new).await?;
+                let Added { rule, job } = session.client.send(Method::POST, Query::path(&["holdrules"]), &new).await?;
                 let said = format!("rule {rule} holds; job {job} puts on hold what is queued already");
                 session.out.done(&Added { rule, job }, said)
             }

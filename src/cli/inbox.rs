@@ -78,12 +78,7 @@ fn raw_path(account: &AccountName, msg_id: MsgId) -> Query {
     Query::path(&["inbox", &msg_id.to_string(), "raw"]).with("account", Some(account))
 }
 
-async fn list(
-    session: &mut Session,
-    account: &AccountName,
-    mailbox: &MailboxName,
-    limit: usize,
-) -> Result<(), Error> {
+async fn list(session: &mut Session, account: &AccountName, mailbox: &MailboxName, limit: usize) -> Result<(), Error> {
     let query = Query::path(&["inbox"]).with("account", Some(account)).with("mailbox", Some(mailbox));
     let all: Vec<StoredMessage> = session.client.list(query, limit).await?;
     session.out.list(&all, ["ID", "RECEIVED", "SIZE", "FROM", "SUBJECT"], |m| {

@@ -1,5 +1,6 @@
 //! `localserve`, `serve`, `quickstart`: what starts a server, or makes one ready.
 
+use std::io::IsTerminal;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -101,7 +102,9 @@ fn filter(s: &str) -> Result<String, String> {
 }
 
 fn serve(log: String, server: impl Future<Output = Result<(), run::Error>>) -> Result<ExitCode, Error> {
-    tracing_subscriber::fmt().with_env_filter(EnvFilter::new(log)).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    let log = EnvFilter::new(log);
+    tracing_subscriber::fmt().with_env_filter(log).with_ansi(colours).with_writer(std::io::stderr).init();
     let runtime = tokio::runtime::Runtime::new().map_err(Error::Runtime)?;
     runtime.block_on(server)?;
     Ok(ExitCode::SUCCESS)

@@ -8,7 +8,8 @@ use postledger_events::fact::attempt::{
     AttemptDeferred, AttemptInDoubt, AttemptStarted, Delivered, DeliveryFailed, Failure, Problem, Replies, Session,
 };
 use postledger_events::fact::delivery::{
-    DeliveryCanceled, DeliveryHeld, DeliveryReleased, DeliveryRescheduled, DeliverySuppressed, HoldCause, Wish, WishNoted,
+    DeliveryCanceled, DeliveryHeld, DeliveryReleased, DeliveryRescheduled, DeliverySuppressed, HoldCause, Wish,
+    WishNoted,
 };
 use postledger_events::fact::expiry::Expired;
 use postledger_events::fact::mailbox::{MessageDeleted, MessageReceived};

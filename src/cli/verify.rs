@@ -32,8 +32,13 @@ Exits with 1 if anything differs, and names the exact place.";
 impl Verify {
     pub fn run(self, dir: &Path, mut out: Out) -> Result<ExitCode, Error> {
         let scope = Scope { full: self.full, accept_log_end: self.accept_log_end };
-        let report = verify(&Options::new(dir), scope, &mut |done, end| eprintln!("verifying: record {done} of {end}"))?;
-        if out.json { out.document(&report)? } else { out.text(&text(&report))? }
+        let report =
+            verify(&Options::new(dir), scope, &mut |done, end| eprintln!("verifying: record {done} of {end}"))?;
+        if out.json {
+            out.document(&report)?
+        } else {
+            out.text(&text(&report))?
+        }
         out.finish()?;
         Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use axum::Router;
 use postledger_events::address::Domain;
-use postledger_web::peer::LocalUser;
 use postledger_web::{Config, Mount};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
@@ -99,13 +98,6 @@ pub async fn run(program: Arc<Program>, doors: Doors, hostname: Domain, roots: d
     program.ledger.close().await?;
     tracing::info!("stopped");
     Ok(())
-}
-
-/// The user of the control socket, for requests that this process makes of itself.
-pub fn this_user() -> LocalUser {
-    // The numbers of this process are always there to read.
-    let uid = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").expect("/proc is mounted"));
-    LocalUser(http::user_name(uid))
 }
 
 async fn stopping() -> Result<&'static str, Error> {
