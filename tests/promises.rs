@@ -1,3 +1,4 @@
 //! The promises, each in a file of its own, held against the real program.
 
+mod conformance;
 mod server;
