@@ -253,7 +253,8 @@ pub fn exchange(addr: SocketAddr, request: &[u8]) -> std::io::Result<Response> {
     stream.write_all(request)?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes)?;
-    parse(&bytes, !request.starts_with(b"HEAD ")).ok_or_else(|| std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "no whole answer"))
+    parse(&bytes, !request.starts_with(b"HEAD "))
+        .ok_or_else(|| std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "no whole answer"))
 }
 
 /// Reads a whole answer; the one to HEAD has no body, whatever its fields say.
