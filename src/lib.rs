@@ -1,6 +1,7 @@
 //! The program, as a library for its own binary and tests.
 
 pub mod certificate;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod credentials;
@@ -13,6 +14,7 @@ pub mod jobs;
 pub mod ledger;
 pub mod mail;
 pub mod metrics;
+pub mod notify;
 pub mod program;
 pub mod receive;
 pub mod run;

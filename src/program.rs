@@ -1,14 +1,15 @@
 //! The running program as HTTP sees it: what `postledger_web` asks for, done.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use postledger_events::address::{Address, Domain};
 use postledger_events::command::{
     AccountChange, ConfigureAccount, ConfigureDomain, ConfigureTransport, DomainChange, IdempotencyKey, Submitted,
 };
-use postledger_events::fact::account::{DkimAlgorithm, DkimKey, Fold, TransportCredentials, TransportSettings};
+use postledger_events::fact::account::{
+    DkimAlgorithm, DkimKey, Fold, RetrySchedule, TransportCredentials, TransportSettings,
+};
 use postledger_events::fact::submission::BodyRef;
 use postledger_events::id::{AccountName, Author, RecipientKey, SecretId, SecretRef, Selector, Seq};
 use postledger_events::time::Timestamp;
@@ -34,6 +35,10 @@ pub struct Program {
     pub clock: Clock,
     pub credentials: Credentials,
     pub submitter: Submitter,
+    /// For accounts that have no schedule of their own.
+    pub retry: RetrySchedule,
+    /// All waits are divided by this.
+    pub retry_scale: u32,
 }
 
 impl Port for Program {
@@ -187,6 +192,7 @@ fn key_of(command: &Command) -> Option<(&AccountName, &IdempotencyKey)> {
         | Command::FinishAttempt(_)
         | Command::AbandonAttempt(_)
         | Command::Receive(_)
+        | Command::DropNotice(_)
         | Command::DeleteMessage(_)
         | Command::Queue(_)
         | Command::AddHoldRule(_)
@@ -250,17 +256,4 @@ impl View for SnapshotView {
 /// The log is no table of rows, but those who read both need no second kind of error.
 fn damaged(e: crate::ledger::Error) -> Error {
     Error { table: Table::Timeline, why: format!("the log: {e}") }
-}
-
-/// Makes the parts that all doors share.
-pub fn assemble(
-    ledger: Ledger,
-    clock: Clock,
-    admin: Option<Hashed>,
-    hostname: String,
-    message_bytes_max: u64,
-) -> Arc<Program> {
-    let credentials = Credentials::new(clock.clone(), admin);
-    let submitter = Submitter::new(ledger.clone(), clock.clone(), hostname, message_bytes_max);
-    Arc::new(Program { ledger, clock, credentials, submitter })
 }

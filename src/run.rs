@@ -11,15 +11,20 @@ use std::sync::Arc;
 use axum::Router;
 use postledger_events::fact::account::RetrySchedule;
 use postledger_events::id::Author;
-use postledger_web::INTAKE_KIB_MAX;
+use postledger_web::{INTAKE_KIB_MAX, LocalUser};
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::certificate;
 use crate::clock::Clock;
 use crate::config::{self, Config};
+use crate::credentials::Credentials;
 use crate::credentials::password::Hashed;
+use crate::jobs;
 use crate::ledger::{self, Ledger, Options};
-use crate::program::{self, Program};
+use crate::program::Program;
+use crate::submit::Submitter;
 
 /// The control socket, below the directory of the server.
 pub const SOCKET: &str = "control.sock";
@@ -49,17 +54,21 @@ pub enum Error {
 pub struct Embedded {
     pub router: Router,
     ledger: Ledger,
+    stop: CancellationToken,
+    jobs: JoinHandle<()>,
 }
 
 impl Embedded {
     /// Leaves a directory that opens without questions.
     pub async fn close(self) -> Result<(), Error> {
         drop(self.router);
+        self.stop.cancel();
+        self.jobs.await.map_err(|e| Error::Setup(e.to_string()))?;
         Ok(self.ledger.close().await?)
     }
 }
 
-/// Opens the directory in this process, for when no server runs on it.
+/// Opens the directory in this process, for when no server runs on it. Needs a runtime around it.
 pub fn embedded(dir: &Path) -> Result<Embedded, Error> {
     let clock = Clock::system();
     let config = match Config::load(dir) {
@@ -70,7 +79,10 @@ pub fn embedded(dir: &Path) -> Result<Embedded, Error> {
     let settings = Settings::of(config.as_ref())?;
     let ledger = Ledger::open(settings.options(dir, None), clock.clone())?;
     let program = settings.program(ledger.clone(), clock, None);
-    Ok(Embedded { router: doors::local_router(program), ledger })
+    let stop = CancellationToken::new();
+    // What a command leaves to a job is done while it waits; no mail is delivered.
+    let jobs = tokio::spawn(jobs::run(ledger.clone(), stop.clone()));
+    Ok(Embedded { router: doors::local_router(program), ledger, stop, jobs })
 }
 
 /// How a ledger is opened and mail is made, from the configuration or localserve's defaults.
@@ -117,7 +129,15 @@ impl Settings {
     }
 
     fn program(&self, ledger: Ledger, clock: Clock, admin: Option<Hashed>) -> Arc<Program> {
-        program::assemble(ledger, clock, admin, self.hostname.clone(), self.message_bytes_max)
+        let (hostname, size) = (self.hostname.clone(), self.message_bytes_max);
+        Arc::new(Program {
+            credentials: Credentials::new(clock.clone(), admin),
+            submitter: Submitter::new(ledger.clone(), clock.clone(), hostname, size),
+            retry: self.retry.clone(),
+            retry_scale: self.retry_scale,
+            ledger,
+            clock,
+        })
     }
 }
 
@@ -126,10 +146,16 @@ fn intake() -> Arc<Semaphore> {
     Arc::new(Semaphore::new(INTAKE_KIB_MAX))
 }
 
+/// The user that this process runs as.
+pub fn this_user() -> LocalUser {
+    // The numbers of this process are always there to read.
+    let uid = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").expect("/proc is mounted"));
+    LocalUser(crate::http::user_name(uid))
+}
+
 /// Who a command line says it is.
-pub fn command_line_author() -> Author {
-    let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "unknown".to_owned());
-    Author(format!("unix:{user}"))
+fn command_line_author() -> Author {
+    Author(format!("unix:{}", this_user().0))
 }
 
 fn admin_password(dir: &Path) -> Result<Option<Hashed>, Error> {

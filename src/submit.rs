@@ -70,7 +70,11 @@ impl Submitter {
         let bodies = std::iter::once(stored).chain(sent_copy).collect();
         let intent = Intent { command: Command::Submit(Box::new(command)), bodies, secrets: Vec::new() };
         match expected.submit(intent).await.map_err(send_error)?.answer {
-            Answer::Submitted(submitted) => Ok(submitted),
+            Answer::Submitted(submitted) => {
+                let Submitted { message, recipients, repeated, .. } = &submitted;
+                tracing::info!(%message, recipients = recipients.len(), repeated, "accepted");
+                Ok(submitted)
+            }
             other => unreachable!("a submission is answered with one, not {other:?}"),
         }
     }

@@ -1,6 +1,8 @@
 //! The promises, each in a file of its own, held against the real program.
 
 mod conformance;
+mod events_doc;
 mod intake;
 mod peers;
+mod secrets;
 mod server;

@@ -21,6 +21,7 @@ pub enum Command {
     /// The process or task that made this attempt is gone.
     AbandonAttempt(AbandonAttempt),
     Receive(Box<Receive>),
+    DropNotice(DropNotice),
     DeleteMessage(DeleteMessage),
     Suppress(Suppress),
     LiftSuppression(LiftSuppression),
@@ -143,6 +144,14 @@ pub struct Receive {
     pub message_id: Option<String>,
     pub from: Option<String>,
     pub subject: Option<String>,
+    /// It is a notice of ours about this record.
+    pub notice_of: Option<Seq>,
+}
+
+/// A notice that cannot be made, since what it would be about was forgotten.
+#[derive(Clone, Debug)]
+pub struct DropNotice {
+    pub notice_of: Seq,
 }
 
 #[derive(Clone, Debug)]

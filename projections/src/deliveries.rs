@@ -1,6 +1,7 @@
 //! The queue and the history of what left it: one row for each delivery, from acceptance until its keep period is over.
 //!
-//! Keys: `m` message, `d` delivery, `n` queued by due time, `h` on hold, `x` finished by end of keep period, `c` last number.
+//! Keys: `m` message, `d` delivery, `n` queued by due time, `h` on hold, `x` finished by end of keep period, `o` records that
+//! senders are to be told of, `c` last number.
 
 use std::collections::BTreeMap;
 
@@ -19,6 +20,8 @@ use serde::{Deserialize, Serialize};
 use crate::rows::{Error, Key, Order, Rows, RowsMut, Table, end_of, key, read, write};
 
 const TABLE: Table = Table::Deliveries;
+/// The failed attempt after which the sender is told that the message is delayed.
+pub const DELAY_NOTICE_ATTEMPT: u32 = 5;
 
 /// What the deliveries of a message have in common.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -205,6 +208,17 @@ pub fn all(rows: &(impl Rows + ?Sized), from: DeliveryId, limit: usize) -> Resul
     found.iter().map(|(_, value)| crate::rows::parse(TABLE, value)).collect()
 }
 
+/// Records that senders are to be told of, oldest first.
+pub fn notices(rows: &(impl Rows + ?Sized), limit: usize) -> Result<Vec<Seq>, Error> {
+    let found = rows.scan(TABLE, b"o", &end_of(b"o"), Order::Ascending, limit)?;
+    Ok(found.iter().filter_map(|(k, _)| k.get(1..9)?.try_into().ok()).map(u64::from_be_bytes).map(Seq).collect())
+}
+
+/// Whether the sender is still to be told of this record.
+pub fn is_notice_due(rows: &(impl Rows + ?Sized), of: Seq) -> Result<bool, Error> {
+    Ok(rows.get(TABLE, &notice_key(of))?.is_some())
+}
+
 /// Whether the index that lists this row by its state has it.
 pub(crate) fn is_indexed(rows: &(impl Rows + ?Sized), row: &DeliveryRow) -> Result<bool, Error> {
     Ok(rows.get(TABLE, &index_key(row))?.is_some())
@@ -241,11 +255,18 @@ pub(crate) fn fold(record: &Record, rows: &mut dyn RowsMut) -> Result<(), Error>
                     row.last = Some(last_problem(&d.problem, e.personal.as_ref()));
                 })?;
             }
+            if e.deliveries.iter().any(|d| d.number == DELAY_NOTICE_ATTEMPT) {
+                tell_sender(rows, record.seq, e.message)?;
+            }
         }
         Event::DeliveryFailed(e) => {
             for d in &e.deliveries {
                 let last = last_problem(&d.problem, e.personal.as_ref());
                 end(rows, d.id, State::Failed(d.why), e.ended, e.keep_until, Some(last))?;
+            }
+            let told = |why: Failure| !matches!(why, Failure::AccountRemoved | Failure::Forgotten);
+            if e.deliveries.iter().any(|d| told(d.why)) {
+                tell_sender(rows, record.seq, e.message)?;
             }
         }
         Event::AttemptInDoubt(e) => {
@@ -261,6 +282,7 @@ pub(crate) fn fold(record: &Record, rows: &mut dyn RowsMut) -> Result<(), Error>
             for d in &e.deliveries {
                 end(rows, d.id, State::Suppressed, record.at, e.keep_until, None)?;
             }
+            tell_sender(rows, record.seq, e.message)?;
         }
         Event::DeliveryCanceled(e) => {
             for d in &e.deliveries {
@@ -299,12 +321,20 @@ pub(crate) fn fold(record: &Record, rows: &mut dyn RowsMut) -> Result<(), Error>
             row.wish = Some((e.wish, e.by.clone()));
             row.job = e.job.or(row.job);
         })?,
+        Event::MessageReceived(e) => {
+            if let Some(of) = e.notice_of {
+                rows.remove(TABLE, notice_key(of));
+            }
+        }
         Event::Expired(e) => {
             for d in &e.deliveries {
                 expire(rows, d.id, d.message)?;
             }
             for b in &e.bodies {
                 forget_contents(rows, b.message, b.row)?;
+            }
+            for of in &e.notices {
+                rows.remove(TABLE, notice_key(*of));
             }
         }
         Event::LedgerCreated(_)
@@ -319,7 +349,6 @@ pub(crate) fn fold(record: &Record, rows: &mut dyn RowsMut) -> Result<(), Error>
         | Event::TransportRemoved(_)
         | Event::AddressSuppressed(_)
         | Event::SuppressionLifted(_)
-        | Event::MessageReceived(_)
         | Event::MessageDeleted(_)
         | Event::HoldRuleAdded(_)
         | Event::HoldRuleRemoved(_)
@@ -423,6 +452,14 @@ fn end(
     })
 }
 
+/// Notes that the sender is to be told of a record; a null reverse-path is never told (RFC 5321 §4.5.5).
+fn tell_sender(rows: &mut dyn RowsMut, of: Seq, id: MessageUuid) -> Result<(), Error> {
+    if message(rows, id)?.and_then(|m| m.personal).is_some_and(|p| p.reverse_path.is_some()) {
+        rows.put(TABLE, notice_key(of), Vec::new());
+    }
+    Ok(())
+}
+
 fn expire(rows: &mut dyn RowsMut, id: DeliveryId, of: MessageUuid) -> Result<(), Error> {
     let Some(row) = delivery(rows, id)? else { return Ok(()) };
     rows.remove(TABLE, index_key(&row));
@@ -475,6 +512,10 @@ fn delivery_key(id: DeliveryId) -> Key {
 
 fn due_key(at: Timestamp, id: DeliveryId) -> Key {
     key(&[b"n", &at.to_key(), &id.to_key()])
+}
+
+fn notice_key(of: Seq) -> Key {
+    key(&[b"o", &of.0.to_be_bytes()])
 }
 
 fn held_key(id: DeliveryId) -> Key {

@@ -3,16 +3,28 @@
 use std::collections::BTreeMap;
 
 use postledger_events::command::{DeleteMessage, Receive};
+use postledger_events::fact::expiry::Expired;
 use postledger_events::fact::mailbox::{MailboxCopy, MessageDeleted, MessageReceived, ReceivedPersonal};
-use postledger_events::id::{AccountName, MailboxName, MsgId};
+use postledger_events::id::{AccountName, MailboxName, MsgId, Seq};
 use postledger_events::refusal::Thing;
 use postledger_events::{Answer, Refusal};
-use postledger_projections::{Rows, accounts, mailboxes};
+use postledger_projections::{Rows, accounts, deliveries, mailboxes};
 
 use super::{Decision, Policy, damaged, next_number};
 
 pub fn receive(c: &Receive, rows: &dyn Rows, policy: &Policy) -> Result<Decision, Refusal> {
-    check_quotas(c, rows)?;
+    match (check_quotas(c, rows), c.notice_of) {
+        (Ok(()), None) => {}
+        // Another notice about the same record was faster.
+        (Ok(()), Some(of)) if !deliveries::is_notice_due(rows, of).map_err(damaged)? => {
+            return Err(Refusal::NoSuch(Thing::Message(format!("notice about record {of}"))));
+        }
+        (Ok(()), Some(_)) => {}
+        (Err(Refusal::Damaged(why)), _) => return Err(Refusal::Damaged(why)),
+        // There is nobody to refuse a notice to.
+        (Err(_), Some(of)) => return Ok(Decision { forget_bodies: vec![c.body], ..drop_notice(of) }),
+        (Err(refusal), None) => return Err(refusal),
+    }
     let mut last = mailboxes::last_number(rows).map_err(damaged)?;
     let mut copies = Vec::with_capacity(c.recipients.len());
     for (n, (_, account)) in c.recipients.iter().enumerate() {
@@ -30,6 +42,7 @@ pub fn receive(c: &Receive, rows: &dyn Rows, policy: &Policy) -> Result<Decision
         copies,
         tls: c.tls.clone(),
         smtputf8: c.smtputf8,
+        notice_of: c.notice_of,
         personal: Some(ReceivedPersonal {
             peer: c.peer,
             helo: c.helo.clone(),
@@ -41,6 +54,11 @@ pub fn receive(c: &Receive, rows: &dyn Rows, policy: &Policy) -> Result<Decision
         }),
     };
     Ok(Decision { events: vec![event.into()], ..Decision::new(answer) })
+}
+
+/// The sender is not told.
+pub fn drop_notice(of: Seq) -> Decision {
+    Decision::done(Expired { notices: vec![of], ..Expired::default() })
 }
 
 fn check_quotas(c: &Receive, rows: &dyn Rows) -> Result<(), Refusal> {

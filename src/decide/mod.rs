@@ -80,6 +80,7 @@ pub fn decide(command: &Command, rows: &dyn Rows, policy: &Policy, moment: Momen
         Command::FinishAttempt(c) => attempt::finish(c, rows, policy, moment),
         Command::AbandonAttempt(c) => attempt::abandon(c, rows, policy, moment),
         Command::Receive(c) => mailbox::receive(c, rows, policy),
+        Command::DropNotice(c) => Ok(mailbox::drop_notice(c.notice_of)),
         Command::DeleteMessage(c) => mailbox::delete(c, rows),
         Command::Suppress(c) => suppression::suppress(c, rows, policy, moment),
         Command::LiftSuppression(c) => suppression::lift(c, rows, policy, moment),

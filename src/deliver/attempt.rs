@@ -197,6 +197,9 @@ impl Attempts {
 
     /// The outcome of an attempt must reach the ledger; a ledger that is only busy is asked again.
     async fn record(&self, attempt: AttemptId, message: &MessageRow, outcome: Outcome) {
+        let accepted = outcome.results.iter().filter(|(_, o)| matches!(o, RecipientOutcome::Accepted { .. })).count();
+        let not_accepted = outcome.results.len() - accepted;
+        tracing::info!(message = %message.message, %attempt, accepted, not_accepted, "the attempt ended");
         let command = FinishAttempt {
             attempt,
             message: message.message,

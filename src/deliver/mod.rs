@@ -172,11 +172,15 @@ impl Reactor {
     /// Starts what is ready, as far as there is room with its next hop.
     fn start(&mut self) {
         let mut waiting = VecDeque::new();
+        let mut limits: HashMap<TransportName, u32> = HashMap::new();
         while self.running.len() < GROUPS_MAX
             && let Some(group) = self.ready.pop_front()
         {
             let busy = self.busy.entry(group.transport.clone()).or_default();
-            if *busy >= self.attempts.connections_max(&group.transport) {
+            let limit = limits
+                .entry(group.transport.clone())
+                .or_insert_with(|| self.attempts.connections_max(&group.transport));
+            if *busy >= *limit {
                 waiting.push_back(group);
                 continue;
             }

@@ -188,6 +188,7 @@ impl Mailroom {
             message_id: summary.message_id,
             from: summary.from.map(|m| m.address),
             subject: summary.subject,
+            notice_of: None,
         };
         let intent = Intent { command: Command::Receive(Box::new(command)), bodies: vec![staged], secrets: Vec::new() };
         ledger.submit(intent).await.map(drop)

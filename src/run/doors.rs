@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use axum::Router;
 use postledger_events::address::Domain;
-use postledger_web::peer::LocalUser;
 use postledger_web::{Config, Mount};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
@@ -18,7 +17,7 @@ use super::{Error, SOCKET};
 use crate::certificate::Certificate;
 use crate::program::Program;
 use crate::receive::Listener;
-use crate::{deliver, expiry, http, jobs, metrics, receive};
+use crate::{deliver, expiry, http, jobs, metrics, notify, receive};
 
 /// How long running attempts may take to end after a stop was asked for.
 const STOP_WAIT: Duration = Duration::from_secs(30);
@@ -82,6 +81,7 @@ pub async fn run(program: Arc<Program>, doors: Doors, hostname: Domain, roots: d
     if let Some(certificate) = doors.certificate {
         tasks.spawn(certificate.reload(stop.clone()));
     }
+    tasks.spawn(notify::run(Arc::clone(&program), hostname.to_string(), stop.clone()));
     let settings = deliver::Settings { hostname, timeouts: Default::default(), roots, stop_wait: STOP_WAIT };
     tasks.spawn(deliver::run(program.ledger.clone(), program.clock.clone(), settings, stop.clone()));
     tasks.spawn(jobs::run(program.ledger.clone(), stop.clone()));
@@ -98,13 +98,6 @@ pub async fn run(program: Arc<Program>, doors: Doors, hostname: Domain, roots: d
     program.ledger.close().await?;
     tracing::info!("stopped");
     Ok(())
-}
-
-/// The user of the control socket, for requests that this process makes of itself.
-pub fn this_user() -> LocalUser {
-    // The numbers of this process are always there to read.
-    let uid = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").expect("/proc is mounted"));
-    LocalUser(http::user_name(uid))
 }
 
 async fn stopping() -> Result<&'static str, Error> {

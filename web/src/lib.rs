@@ -7,6 +7,7 @@ pub mod health;
 pub mod mount;
 pub mod peer;
 pub mod port;
+pub mod request_log;
 pub mod status;
 pub mod webapi;
 
@@ -14,7 +15,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::http::{HeaderName, HeaderValue, header};
-use axum::middleware::map_response;
+use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::Response;
 use tokio::sync::Semaphore;
 
@@ -60,6 +61,7 @@ pub struct Site<P> {
 
 /// Everything that one listener serves. Requests carry a [`Peer`] extension from the accept loop.
 pub fn router<P: Port>(port: Arc<P>, config: Config) -> Router {
+    let ids = request_log::RequestIds::new(port.now());
     let site = Arc::new(Site { port, config });
     Router::new()
         .merge(health::router(Arc::clone(&site)))
@@ -67,6 +69,7 @@ pub fn router<P: Port>(port: Arc<P>, config: Config) -> Router {
         .merge(webapi::router(site))
         .fallback(|| async { Fault::NotFound })
         .layer(map_response(with_safety_headers))
+        .layer(from_fn_with_state(ids, request_log::log))
 }
 
 /// A handler that sets one of these itself keeps its own.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::fact;
-use crate::id::{AccountName, DeliveryId, FromId, MessageUuid, Sha256};
+use crate::id::{AccountName, DeliveryId, FromId, MessageUuid, Seq, Sha256};
 use crate::time::Timestamp;
 
 /// A finished delivery that is no longer listed.
@@ -42,5 +42,8 @@ pub struct Expired {
     pub bodies: Vec<ExpiredBody>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub idempotency_keys: Vec<ExpiredKey>,
+    /// Records whose sender is not told: the mailbox is full, or the account or the content is gone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<Seq>,
 }
 fact!(Expired);

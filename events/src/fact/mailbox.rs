@@ -8,7 +8,7 @@ use super::attempt::TlsUsed;
 use super::submission::BodyRef;
 use super::{Subject, fact};
 use crate::address::Address;
-use crate::id::{AccountName, MailboxName, MsgId};
+use crate::id::{AccountName, MailboxName, MsgId, Seq};
 
 /// Where a received message was put.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +27,9 @@ pub struct MessageReceived {
     pub copies: Vec<MailboxCopy>,
     pub tls: Option<TlsUsed>,
     pub smtputf8: bool,
+    /// It is a delivery status notification of ours (RFC 3464): the record that it tells the sender of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notice_of: Option<Seq>,
     #[serde(skip)]
     pub personal: Option<ReceivedPersonal>,
 }

@@ -1,0 +1,78 @@
+//! A next hop that takes everything and keeps nothing.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+const GLANCE: Duration = Duration::from_millis(2);
+
+pub struct Sink {
+    addr: SocketAddr,
+    messages: Arc<AtomicU64>,
+}
+
+impl Sink {
+    /// Listens until the process ends.
+    pub fn start() -> Sink {
+        let socket = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+        let (addr, messages) = (socket.local_addr().expect("an address"), Arc::new(AtomicU64::new(0)));
+        let counter = Arc::clone(&messages);
+        std::thread::spawn(move || {
+            for stream in socket.incoming().flatten() {
+                let counter = Arc::clone(&counter);
+                // A client that goes away in the middle is its own affair.
+                std::thread::spawn(move || session(stream, &counter).ok());
+            }
+        });
+        Sink { addr, messages }
+    }
+
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    pub fn wait_for(&self, messages: u64, patience: Duration) {
+        let end = Instant::now() + patience;
+        while self.messages.load(Ordering::Relaxed) < messages {
+            assert!(Instant::now() < end, "{} of {messages} arrived", self.messages.load(Ordering::Relaxed));
+            std::thread::sleep(GLANCE);
+        }
+    }
+}
+
+fn session(stream: TcpStream, messages: &AtomicU64) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let (mut replies, mut lines) = (stream.try_clone()?, BufReader::with_capacity(64 * 1024, stream));
+    let (mut line, mut waiting) = (Vec::new(), b"220 sink.example ESMTP\r\n".to_vec());
+    let mut in_content = false;
+    loop {
+        // Replies to what came in one piece go out in one piece.
+        if lines.buffer().is_empty() {
+            replies.write_all(&waiting)?;
+            waiting.clear();
+        }
+        line.clear();
+        if lines.read_until(b'\n', &mut line)? == 0 {
+            return Ok(());
+        }
+        if in_content {
+            if line == b".\r\n" {
+                in_content = false;
+                messages.fetch_add(1, Ordering::Relaxed);
+                waiting.extend(b"250 2.0.0 taken\r\n");
+            }
+            continue;
+        }
+        waiting.extend_from_slice(match line.get(..4).unwrap_or_default() {
+            b"EHLO" => b"250-sink.example\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 SMTPUTF8\r\n",
+            b"DATA" => {
+                in_content = true;
+                b"354 go on\r\n"
+            }
+            b"QUIT" => b"221 2.0.0 bye\r\n",
+            _ => b"250 2.0.0 ok\r\n",
+        });
+    }
+}

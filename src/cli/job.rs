@@ -1,0 +1,47 @@
+//! `job`: what was asked for and touches too much to be done at once.
+
+use clap::Args;
+use postledger_events::id::JobId;
+use postledger_web::api::jobs::{self, Kind, Started};
+
+use super::Session;
+use super::error::Error;
+use super::out::{second, yes_no};
+use super::query::Query;
+
+/// Show how far a job has come
+#[derive(Debug, Args)]
+pub struct Job {
+    job: JobId,
+}
+
+impl Job {
+    pub async fn run(self, session: &mut Session) -> Result<(), Error> {
+        let j: jobs::Job = session.client.get(Query::path(&["jobs", &self.job.to_string()])).await?;
+        let work = match j.work {
+            Kind::ApplyHoldRule => "puts on hold what a new rule is about",
+            Kind::Queue => "changes deliveries",
+            Kind::RemoveAccount => "removes an account",
+        };
+        session.out.one(
+            &j,
+            [
+                ("Job", j.job.to_string()),
+                ("Work", work.to_owned()),
+                ("Started", format!("{} by {}", second(j.started), j.by)),
+                ("Changed so far", j.affected.to_string()),
+                ("Finished", yes_no(j.finished)),
+            ],
+        )
+    }
+}
+
+/// Tells what a change led to.
+pub fn started(session: &mut Session, started: Started) -> Result<(), Error> {
+    let said = match started {
+        Started::Affected(1) => "1 delivery changed".to_owned(),
+        Started::Affected(n) => format!("{n} deliveries changed"),
+        Started::Job(job) => format!("job {job} does it while the server runs; see `postledger job {job}`"),
+    };
+    session.out.done(&started, said)
+}

@@ -1,0 +1,254 @@
+//! The command line: what can be asked for, and who answers.
+
+mod account;
+mod address;
+mod client;
+mod dkim;
+mod domain;
+mod error;
+mod events;
+mod holdrule;
+mod inbox;
+mod job;
+mod login;
+mod out;
+mod password;
+mod query;
+mod queue;
+mod rebuild;
+mod show;
+mod start;
+mod status;
+mod story;
+mod suppression;
+mod transport;
+mod verify;
+mod when;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use postledger_events::time::Timestamp;
+
+use crate::clock::Clock;
+use client::Client;
+use error::Error;
+use out::Out;
+
+/// Below the user's configuration directory.
+const DIR_DEFAULT: &str = "postledger-localserve";
+
+/// Accepts mail from applications, delivers it, and keeps an account of everything that happened to it.
+#[derive(Debug, Parser)]
+#[command(name = "postledger", version, propagate_version = true, after_help = EXAMPLES)]
+struct Cli {
+    /// Data and configuration of the server [default: postledger-localserve below the user's configuration directory]
+    #[arg(long, global = true, env = "POSTLEDGER_DIR", value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// Print JSON for programs instead of text for people
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  postledger localserve                  everything on this machine, for trying things out
+  postledger queue list                  what has not been delivered yet
+  postledger show 17                     all that happened to the message of delivery 17
+  postledger events tail --account mox   what happens, as it happens
+
+Commands talk to the server that runs on the directory; without one they open the directory themselves.
+Exit codes: 0 done, 1 failed or refused, 2 not understood.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Localserve(start::Localserve),
+    Serve(start::Serve),
+    Quickstart(start::Quickstart),
+    Rebuild(rebuild::Rebuild),
+    Verify(verify::Verify),
+    #[command(flatten)]
+    Ask(Ask),
+}
+
+/// What the server, or the opened directory, answers over the native API.
+#[derive(Debug, Subcommand)]
+enum Ask {
+    /// Accounts: who sends and receives, and within which limits
+    #[command(subcommand)]
+    Account(account::Account),
+    /// Domains of ours
+    #[command(subcommand)]
+    Domain(domain::Domain),
+    /// Which account an address leads to
+    #[command(subcommand)]
+    Address(address::Address),
+    /// How accounts log in
+    #[command(subcommand)]
+    Login(login::Login),
+    /// Keys that messages are signed with
+    #[command(subcommand)]
+    Dkim(dkim::Dkim),
+    /// Where mail goes next
+    #[command(subcommand)]
+    Transport(transport::Transport),
+    /// Deliveries that have not reached their end
+    #[command(subcommand)]
+    Queue(queue::Queue),
+    /// Addresses that an account does not send to
+    #[command(subcommand)]
+    Suppression(suppression::Suppression),
+    /// What is queued and does not leave
+    #[command(subcommand)]
+    Holdrule(holdrule::HoldRule),
+    /// Mailboxes and the messages in them
+    #[command(subcommand)]
+    Inbox(inbox::Inbox),
+    /// The records of the log, as JSON Lines
+    #[command(subcommand)]
+    Events(events::Events),
+    Show(show::Show),
+    Job(job::Job),
+    Status(status::Status),
+}
+
+/// What every command that asks has at hand.
+struct Session {
+    client: Client,
+    out: Out,
+    now: Timestamp,
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    run(std::env::args_os())
+}
+
+fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(e) => {
+            // Nobody is left to tell if this cannot be printed.
+            let _ = e.print();
+            return ExitCode::from(if e.use_stderr() { 2 } else { 0 });
+        }
+    };
+    match dispatch(cli) {
+        Ok(code) => code,
+        Err(e) => {
+            if !e.is_silent() {
+                eprintln!("postledger: {e}");
+            }
+            e.exit_code()
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> Result<ExitCode, Error> {
+    let dir = cli.dir.or_else(default_dir).ok_or_else(|| Error::Usage("say which directory: --dir DIR".to_owned()))?;
+    let out = Out::stdout(cli.json);
+    match cli.command {
+        Command::Localserve(localserve) => localserve.run(dir),
+        Command::Serve(serve) => serve.run(dir),
+        Command::Quickstart(quickstart) => quickstart.run(dir),
+        Command::Rebuild(rebuild) => rebuild.run(&dir, out),
+        Command::Verify(verify) => verify.run(&dir, out),
+        Command::Ask(ask) => ask_in(&dir, ask, out),
+    }
+}
+
+fn default_dir() -> Option<PathBuf> {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let config = set("XDG_CONFIG_HOME").or_else(|| set("HOME").map(|home| home.join(".config")))?;
+    Some(config.join(DIR_DEFAULT))
+}
+
+fn ask_in(dir: &Path, ask: Ask, out: Out) -> Result<ExitCode, Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)?;
+    runtime.block_on(async {
+        let client = Client::open(dir).await?;
+        let mut session = Session { client, out, now: Clock::system().now() };
+        let asked = ask.run(&mut session).await;
+        let closed = session.client.close().await;
+        asked.and(closed)?;
+        session.out.finish()?;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+impl Ask {
+    async fn run(self, session: &mut Session) -> Result<(), Error> {
+        match self {
+            Ask::Account(command) => command.run(session).await,
+            Ask::Domain(command) => command.run(session).await,
+            Ask::Address(command) => command.run(session).await,
+            Ask::Login(command) => command.run(session).await,
+            Ask::Dkim(command) => command.run(session).await,
+            Ask::Transport(command) => command.run(session).await,
+            Ask::Queue(command) => command.run(session).await,
+            Ask::Suppression(command) => command.run(session).await,
+            Ask::Holdrule(command) => command.run(session).await,
+            Ask::Inbox(command) => command.run(session).await,
+            Ask::Events(command) => command.run(session).await,
+            Ask::Show(command) => command.run(session).await,
+            Ask::Job(command) => command.run(session).await,
+            Ask::Status(command) => command.run(session).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    fn check(line: &str, ok: bool) {
+        let parsed = Cli::try_parse_from(std::iter::once("postledger").chain(line.split_whitespace()));
+        assert_eq!(parsed.is_ok(), ok, "{line}: {:?}", parsed.err().map(|e| e.to_string()));
+    }
+
+    #[test]
+    fn lines() {
+        check("localserve --dir x --ip 127.0.0.1 --retry-scale 100 --log debug", true);
+        check("localserve --retry-scale 0", false);
+        check("serve --dir x --accept-clock", true);
+        check("account add mox --full-name Mox --address mox@localhost", true);
+        check("account add Mox", false);
+        check("account set mox --quota unlimited --messages-per-day 5 --keep 30d --retry default", true);
+        check("account set mox --retry 7.5m,1h", false);
+        check("account set mox --retry 450s,1h --fold mox --keep-contents false", true);
+        check("queue list --account mox --held true --submitted-after -1h --due-before +30m --json", true);
+        check("queue list --due-before 2026-01-02T03:04:05Z", true);
+        check("queue list --due-before tomorrow", false);
+        check("queue cancel 1 2 3", true);
+        check("queue schedule 7 --at +1h", true);
+        check("queue schedule 7 --add 1h", true);
+        check("queue schedule 7", false);
+        check("queue schedule 7 --at +1h --add 1h", false);
+        check("transport set default --host h --port 25 --tls starttls --username u --password-file f", true);
+        check("transport set default --host h --port 25 --tls starttls --password p", false);
+        check("events tail --kind Delivered,DeliveryFailed --after 7", true);
+        check("events list --limit 10 --since -1d", true);
+        check("show 17 --json", true);
+        check("verify --full", true);
+        check("rebuild timeline tally", true);
+        check("nonsense", false);
+    }
+
+    #[test]
+    fn exit_codes() {
+        let code = |line: &str| format!("{:?}", run(line.split(' ').map(OsString::from)));
+        assert_eq!(code("postledger --version"), format!("{:?}", ExitCode::SUCCESS));
+        assert_eq!(code("postledger nonsense"), format!("{:?}", ExitCode::from(2)));
+    }
+}

@@ -1,0 +1,38 @@
+//! `status`: how the ledger is doing.
+
+use clap::Args;
+use postledger_web::api::overview::Overview;
+
+use super::Session;
+use super::error::Error;
+use super::query::Query;
+
+/// Show how the ledger is doing: whether it accepts, what it counted, what is being rebuilt
+#[derive(Debug, Args)]
+pub struct Status {}
+
+impl Status {
+    pub async fn run(self, session: &mut Session) -> Result<(), Error> {
+        let o: Overview = session.client.get(Query::path(&["status"])).await?;
+        let t = o.tally;
+        let rebuilding = o.projections.iter().filter_map(|p| Some(format!("{} as of record {}", p.name, p.as_of?)));
+        let rebuilding: Vec<String> = rebuilding.collect();
+        session.out.one(
+            &o,
+            [
+                ("Version", o.version.clone()),
+                ("Accepting", o.stopped.as_ref().map_or("yes".to_owned(), |why| format!("no: {why}"))),
+                ("Last record", o.position.to_string()),
+                ("Messages submitted", format!("{}, with {} recipients", t.messages, t.accepted)),
+                ("Delivered", t.delivered.to_string()),
+                ("Failed", t.failed.to_string()),
+                ("Suppressed", t.suppressed.to_string()),
+                ("Canceled", t.canceled.to_string()),
+                ("Open", format!("{}, of these on hold: {}", t.open(), t.held)),
+                ("Attempts in doubt", t.in_doubt.to_string()),
+                ("Messages received", t.received.to_string()),
+                ("Being rebuilt", if rebuilding.is_empty() { "-".to_owned() } else { rebuilding.join(", ") }),
+            ],
+        )
+    }
+}

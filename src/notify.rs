@@ -1,0 +1,231 @@
+//! Reactor: tells senders of failures and long delays, by a delivery status notification (RFC 3464) in their Inbox.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use postledger_events::address::Address;
+use postledger_events::command::{DropNotice, Receive};
+use postledger_events::fact::attempt::{Problem, Replies, Session};
+use postledger_events::id::{DeliveryId, MessageUuid, Seq};
+use postledger_events::reply::EnhancedCode;
+use postledger_events::time::Timestamp;
+use postledger_events::{Command, Event, Refusal};
+use postledger_projections::accounts;
+use postledger_projections::deliveries::{self, DELAY_NOTICE_ATTEMPT, MessageRow};
+use tokio_util::sync::CancellationToken;
+
+use crate::ledger::{Intent, Snapshot, SubmitError};
+use crate::mail::dsn::{self, Action, Dsn, Recipient};
+use crate::program::Program;
+
+/// Notices made in one round.
+const ROUND: usize = 100;
+/// How long to wait after something went wrong.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// Runs until `stop`.
+pub async fn run(program: Arc<Program>, hostname: String, stop: CancellationToken) {
+    let mut log = program.ledger.watch();
+    let teller = Arc::new(Teller { program, hostname });
+    loop {
+        let pause = match teller.round(&stop).await {
+            Ok(()) => None,
+            Err(why) => {
+                tracing::error!("senders cannot be told: {why}");
+                Some(PAUSE)
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = log.changed(), if pause.is_none() => if changed.is_err() { return },
+            () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
+        }
+    }
+}
+
+struct Teller {
+    program: Arc<Program>,
+    hostname: String,
+}
+
+impl Teller {
+    async fn round(self: &Arc<Self>, stop: &CancellationToken) -> Result<(), String> {
+        loop {
+            let rows = self.program.ledger.snapshot();
+            let due = deliveries::notices(&rows, ROUND).map_err(|e| e.to_string())?;
+            for of in &due {
+                if stop.is_cancelled() {
+                    return Ok(());
+                }
+                self.tell(&rows, *of).await?;
+            }
+            if due.len() < ROUND {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn tell(self: &Arc<Self>, rows: &Snapshot, of: Seq) -> Result<(), String> {
+        let Program { ledger, clock, .. } = &*self.program;
+        let (teller, rows) = (Arc::clone(self), rows.clone());
+        let notice = tokio::task::spawn_blocking(move || teller.notice(&rows, of)).await;
+        let intent = match notice.map_err(|e| e.to_string())?? {
+            None => Command::DropNotice(DropNotice { notice_of: of }).into(),
+            Some((mut receive, bytes)) => {
+                let body = MessageUuid(clock.uuid_v7());
+                let staged = ledger.stage(body, bytes.into()).await.map_err(|e| e.to_string())?;
+                receive.body = staged.body;
+                Intent { command: Command::Receive(Box::new(receive)), bodies: vec![staged], secrets: Vec::new() }
+            }
+        };
+        match ledger.submit(intent).await {
+            Ok(_) | Err(SubmitError::Refused(Refusal::NoSuch(_))) => Ok(()),
+            Err(e) => Err(e.to_string()),
+        }
+    }
+
+    /// The message for the sender; `None`: there is nothing left to tell, or nobody.
+    fn notice(&self, rows: &Snapshot, of: Seq) -> Result<Option<(Receive, Vec<u8>)>, String> {
+        let Program { ledger, clock, .. } = &*self.program;
+        let text = |e: &dyn std::fmt::Display| e.to_string();
+        let Some(record) = rows.record(of).map_err(|e| text(&e))? else { return Ok(None) };
+        let none = Session::default();
+        let (id, told, session, replies) = match &record.event {
+            Event::DeliveryFailed(e) => {
+                let told = e.deliveries.iter().map(|d| failed(d.id, Some(&d.problem))).collect::<Vec<_>>();
+                (e.message, told, &e.session, e.personal.as_ref())
+            }
+            Event::DeliverySuppressed(e) => {
+                (e.message, e.deliveries.iter().map(|d| failed(d.id, None)).collect(), &none, None)
+            }
+            Event::AttemptDeferred(e) => {
+                let late = e.deliveries.iter().filter(|d| d.number == DELAY_NOTICE_ATTEMPT);
+                let told = late.map(|d| Told {
+                    id: d.id,
+                    action: Action::Delayed,
+                    problem: Some(&d.problem),
+                    next: Some(d.next),
+                });
+                (e.message, told.collect(), &e.session, e.personal.as_ref())
+            }
+            _ => return Ok(None),
+        };
+        let Some(message) = deliveries::message(rows, id).map_err(|e| text(&e))? else { return Ok(None) };
+        let Some(to) = message.personal.as_ref().and_then(|p| p.reverse_path.clone()) else { return Ok(None) };
+        let header =
+            if message.contents { ledger.body(&message.body).map_err(|e| text(&e))? } else { Default::default() };
+        let schedule = self.waits_left(rows, &message).map_err(|e| text(&e))?;
+        let mut parts = Vec::new();
+        for t in &told {
+            let row = deliveries::delivery(rows, t.id).map_err(|e| text(&e))?;
+            if let Some(address) = row.as_ref().and_then(|row| row.address.clone()) {
+                parts.push((t, address, later(t.next, &schedule)));
+            }
+        }
+        if parts.is_empty() {
+            return Ok(None);
+        }
+        let recipients: Vec<Recipient<'_>> =
+            parts.iter().map(|(t, address, next)| recipient(t, address, next, session, replies, record.at)).collect();
+        let composed = dsn::compose(&Dsn {
+            hostname: &self.hostname,
+            to: &to,
+            now: clock.now(),
+            message_id_random: clock.random(),
+            boundary_random: clock.random(),
+            arrival: message.submitted,
+            future_release: None,
+            envelope_id: None,
+            original_message_id: message.personal.as_ref().map(|p| p.message_id.as_str()),
+            original_header: &header,
+            original_smtputf8: message.smtputf8,
+            recipients: &recipients,
+        });
+        let mut bytes = format!("Return-Path: <>\r\nDelivered-To: {to}\r\n").into_bytes();
+        bytes.extend_from_slice(&composed.message);
+        Ok(Some((receive(&message, to, composed, of), bytes)))
+    }
+
+    /// The waits of the schedule in force behind the attempt that delay is told after.
+    fn waits_left(
+        &self,
+        rows: &Snapshot,
+        message: &MessageRow,
+    ) -> Result<Vec<Duration>, postledger_projections::Error> {
+        let account = accounts::account(rows, &message.account)?;
+        let schedule = account.and_then(|a| a.settings.retry).unwrap_or_else(|| self.program.retry.clone());
+        let waits = schedule.waits_s.into_iter().skip(DELAY_NOTICE_ATTEMPT as usize);
+        Ok(waits.map(|s| Duration::from_secs(u64::from(s)) / self.program.retry_scale.max(1)).collect())
+    }
+}
+
+/// What a record says of one recipient, as far as a sender is told.
+struct Told<'a> {
+    id: DeliveryId,
+    action: Action,
+    problem: Option<&'a Problem>,
+    /// When the next attempt is due.
+    next: Option<Timestamp>,
+}
+
+fn failed(id: DeliveryId, problem: Option<&Problem>) -> Told<'_> {
+    Told { id, action: Action::Failed, problem, next: None }
+}
+
+fn receive(message: &MessageRow, to: Address, composed: crate::mail::compose::Composed, of: Seq) -> Receive {
+    Receive {
+        // Named when the bytes are stored.
+        body: message.body,
+        peer: None,
+        helo: String::new(),
+        tls: None,
+        smtputf8: composed.smtputf8,
+        mail_from: None,
+        recipients: vec![(to, message.account.clone())],
+        message_id: Some(composed.message_id),
+        from: None,
+        subject: None,
+        notice_of: Some(of),
+    }
+}
+
+/// The attempts that are still to come.
+fn later(next: Option<Timestamp>, waits: &[Duration]) -> Vec<Timestamp> {
+    let Some(next) = next else { return Vec::new() };
+    let waits = waits.iter().scan(next, |at, wait| {
+        *at = *at + *wait;
+        Some(*at)
+    });
+    std::iter::once(next).chain(waits).collect()
+}
+
+fn recipient<'a>(
+    told: &Told<'_>,
+    address: &'a Address,
+    next: &'a [Timestamp],
+    session: &'a Session,
+    replies: Option<&'a Replies>,
+    at: Timestamp,
+) -> Recipient<'a> {
+    let class = match told.action {
+        Action::Failed => 5,
+        Action::Delayed => 4,
+    };
+    let reply = told.problem.and_then(|p| p.reply).and_then(|n| replies?.replies.get(usize::from(n)));
+    let error = told.problem.and_then(|p| p.error).and_then(|n| replies?.errors.get(usize::from(n)));
+    let enhanced = told.problem.and_then(|p| p.enhanced);
+    let otherwise = if told.problem.is_none() { "the address is on the account's suppression list" } else { "" };
+    Recipient {
+        address,
+        original: None,
+        action: told.action,
+        status: enhanced.map_or(EnhancedCode::new(class, 0, 0), |e| EnhancedCode { class, ..e }),
+        remote_mta: (!session.remote_host.is_empty())
+            .then(|| (session.remote_host.as_str(), session.remote_addr.map(|a| a.ip()))),
+        reply,
+        error: error.map_or(otherwise, String::as_str),
+        last_attempt: told.problem.map(|_| at),
+        will_retry_until: next.last().copied(),
+        next_attempts: next,
+    }
+}
