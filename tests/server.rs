@@ -17,6 +17,8 @@ const GLANCE: Duration = Duration::from_millis(20);
 
 pub const USER: &str = "mox@localhost";
 pub const PASSWORD: &str = "moxmoxmox";
+pub const ADMIN: &str = "admin";
+pub const ADMIN_PASSWORD: &str = "moxadmin";
 
 pub struct Server {
     pub ip: IpAddr,
@@ -137,6 +139,43 @@ impl Server {
         webapi(self.http(), USER, PASSWORD, method, request)
     }
 
+    /// A call of the native API as the administrator, which must succeed.
+    pub fn api(&self, method: &str, path: &str, request: &serde_json::Value) -> Response {
+        let response = self.try_api(method, path, request);
+        assert!((200..300).contains(&response.status), "{method} {path}: {} {}", response.status, response.text());
+        response
+    }
+
+    pub fn try_api(&self, method: &str, path: &str, request: &serde_json::Value) -> Response {
+        let (addr, body) = (self.http(), if request.is_null() { String::new() } else { request.to_string() });
+        let auth = BASE64_STANDARD.encode(format!("{ADMIN}:{ADMIN_PASSWORD}"));
+        let request = format!(
+            "{method} /api/v1{path} HTTP/1.1\r\nHost: {addr}\r\nAuthorization: Basic {auth}\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        );
+        exchange(addr, request.as_bytes()).expect("an answer")
+    }
+
+    /// The items of a list of the native API.
+    pub fn items(&self, path: &str) -> Vec<serde_json::Value> {
+        let answer = self.api("GET", path, &serde_json::Value::Null).json();
+        answer["items"].as_array().expect("items").clone()
+    }
+
+    /// Records of these kinds (separated by commas), as the native API exports them.
+    pub fn records(&self, kinds: &str) -> Vec<serde_json::Value> {
+        let exported = self.api("GET", &format!("/events/export?kind={kinds}"), &serde_json::Value::Null).text();
+        exported.lines().map(|line| serde_json::from_str(line).expect("a record is JSON")).collect()
+    }
+
+    /// What a counter or gauge without labels says.
+    pub fn metric(&self, name: &str) -> f64 {
+        let metrics = get(self.metrics(), "/metrics").text();
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name} in:\n{metrics}")).parse().expect("a number")
+    }
+
     /// Sends a message and answers its QueueMsgIDs.
     pub fn send(&self, request: &serde_json::Value) -> Vec<u64> {
         let response = self.webapi("Send", request);
@@ -214,10 +253,12 @@ pub fn exchange(addr: SocketAddr, request: &[u8]) -> std::io::Result<Response> {
     stream.write_all(request)?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes)?;
-    parse(&bytes).ok_or_else(|| std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "no whole answer"))
+    parse(&bytes, !request.starts_with(b"HEAD "))
+        .ok_or_else(|| std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "no whole answer"))
 }
 
-fn parse(bytes: &[u8]) -> Option<Response> {
+/// Reads a whole answer; the one to HEAD has no body, whatever its fields say.
+pub fn parse(bytes: &[u8], has_body: bool) -> Option<Response> {
     let split = bytes.windows(4).position(|w| w == b"\r\n\r\n")?;
     let head = std::str::from_utf8(&bytes[..split]).ok()?;
     let mut lines = head.split("\r\n");
@@ -231,7 +272,7 @@ fn parse(bytes: &[u8]) -> Option<Response> {
     let chunked = headers.iter().any(|(n, _)| n.eq_ignore_ascii_case("transfer-encoding"));
     let body = &bytes[split + 4..];
     let body = if chunked { unchunk(body)? } else { body.to_vec() };
-    if length.is_some_and(|length: usize| body.len() < length) {
+    if has_body && length.is_some_and(|length: usize| body.len() < length) {
         return None;
     }
     Some(Response { status, headers, body })

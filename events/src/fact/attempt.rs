@@ -32,7 +32,7 @@ fact!(AttemptStarted);
 /// How a connection was protected.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TlsUsed {
-    /// Such as `TLSv1_3`.
+    /// Such as `TLSv1.3`.
     pub protocol: String,
     pub cipher: String,
     pub verified: bool,
