@@ -47,7 +47,9 @@ pub fn start(c: &StartAttempt, rows: &dyn Rows, moment: Moment) -> Result<Decisi
             gate.admit(row, rows).map_err(damaged)?;
         }
     }
-    Ok(gate.decide(c, moment))
+    let mut decision = gate.decide(c, moment);
+    forget_contents(&message, rows, &mut decision).map_err(damaged)?;
+    Ok(decision)
 }
 
 /// Sorts deliveries by what stands in their way.
