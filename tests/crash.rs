@@ -337,8 +337,12 @@ impl Account {
             Event::DeliverySuppressed(e) => self.end(e.deliveries.iter().map(|d| (d.id, Outcome::Other))),
             Event::DeliveryCanceled(e) => self.end(e.deliveries.iter().map(|d| (d.id, Outcome::Other))),
             Event::AttemptInDoubt(e) => self.doubt(e.deliveries.iter().map(|d| d.id)),
-            // No reply, but not the end of the process either: an outcome that is unknown was recorded as such.
-            Event::AttemptDeferred(e) => self.doubt(e.deliveries.iter().filter(|d| d.problem.code == 0).map(|d| d.id)),
+            Event::AttemptDeferred(e) => {
+                let errors = e.personal.map(|p| p.errors).unwrap_or_default();
+                let may_have_arrived = |n: u16| errors[usize::from(n)].contains("may have arrived");
+                let doubtful = e.deliveries.iter().filter(|d| d.problem.error.is_some_and(may_have_arrived));
+                self.doubt(doubtful.map(|d| d.id));
+            }
             _ => {}
         }
     }
