@@ -2,8 +2,12 @@
 
 mod boundaries;
 mod conformance;
+mod crash;
 mod events_doc;
 mod intake;
+mod logs;
+mod model;
 mod peers;
 mod secrets;
 mod server;
+mod sink;

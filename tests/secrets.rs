@@ -135,7 +135,8 @@ fn answers(server: &Server) -> Vec<Place> {
     ];
     let mut places: Vec<Place> = paths.map(|path| Place::new(path, server.api("GET", path, &Value::Null).body)).into();
     places.push(Place::new("/metrics", server::get(server.metrics(), "/metrics").body));
-    let refused = json!({"host": "h", "port": 25, "tls": "none", "credentials": {"username": "u", "password": PASSWORD}});
+    let refused =
+        json!({"host": "h", "port": 25, "tls": "none", "credentials": {"username": "u", "password": PASSWORD}});
     places.push(Place::new("a refusal", server.try_api("PUT", "/transports/other", &refused).body));
     let malformed = json!({"pass": PASSWORD});
     places.push(Place::new("a complaint", server.try_api("PUT", "/accounts/mox/password", &malformed).body));
