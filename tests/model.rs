@@ -391,6 +391,7 @@ impl World {
             message_id: None,
             from: None,
             subject: None,
+            notice_of: None,
         };
         self.apply(Command::Receive(Box::new(command)));
     }

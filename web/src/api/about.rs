@@ -142,7 +142,7 @@ mod tests {
             message: uuid(*n),
         });
         let bodies = bodies.iter().map(|n| ExpiredBody { message: uuid(*n), size: 1, row: true });
-        Expired { deliveries: deliveries.collect(), bodies: bodies.collect(), idempotency_keys: Vec::new() }.into()
+        Expired { deliveries: deliveries.collect(), bodies: bodies.collect(), ..Expired::default() }.into()
     }
 
     #[test]
