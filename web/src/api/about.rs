@@ -76,7 +76,9 @@ impl<'a> About<'a> {
                 About {
                     accounts: e.deliveries.iter().map(|d| &d.account).collect(),
                     deliveries: e.deliveries.iter().map(|d| d.id).collect(),
-                    others: !e.idempotency_keys.is_empty() || bodies.iter().any(|b| !own.contains(b)),
+                    others: !e.idempotency_keys.is_empty()
+                        || !e.notices.is_empty()
+                        || bodies.iter().any(|b| !own.contains(b)),
                     messages: own.into_iter().chain(bodies).collect(),
                     ..about
                 }

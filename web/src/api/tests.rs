@@ -128,7 +128,8 @@ fn received(accounts: &[&str], n: u64) -> Event {
         msg_id: MsgId(id),
         recipient: 0,
     });
-    MessageReceived { body: body(n), copies: copies.collect(), tls: None, smtputf8: false, notice_of: None, personal: None }.into()
+    let copies = copies.collect();
+    MessageReceived { body: body(n), copies, tls: None, smtputf8: false, notice_of: None, personal: None }.into()
 }
 
 impl Program {
