@@ -274,7 +274,9 @@ fn look(
         }
         let message = match messages.get(&row.message) {
             Some(message) => message.clone(),
-            None => messages.entry(row.message).or_insert(deliveries::message(rows, row.message)?.map(Arc::new)).clone(),
+            None => {
+                messages.entry(row.message).or_insert(deliveries::message(rows, row.message)?.map(Arc::new)).clone()
+            }
         };
         let Some(message) = message else { continue };
         let key = (row.message, row.reverse_path(&message));
