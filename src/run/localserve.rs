@@ -66,8 +66,17 @@ pub async fn run(request: Request) -> Result<(), Error> {
     let accept_clock = request.accept_clock.then(command_line_author);
     let options = Options { create: true, ..settings.options(dir, accept_clock) };
     let ledger = open(options, clock.clone()).await?;
-    let ips = listening(dir, request.ip)?;
+    let served = serve(&request, settings, ledger.clone(), clock).await;
+    if served.is_err() {
+        // A start that fails leaves a directory that opens without questions.
+        ledger.close().await?;
+    }
+    served
+}
 
+async fn serve(request: &Request, settings: Settings, ledger: Ledger, clock: Clock) -> Result<(), Error> {
+    let dir = &request.dir;
+    let ips = listening(dir, request.ip)?;
     let certificate_files = Files { certificate: dir.join("localhost.crt"), key: dir.join("localhost.key") };
     let mut names = vec![HOSTNAME.to_owned(), Ipv4Addr::LOCALHOST.to_string(), Ipv6Addr::LOCALHOST.to_string()];
     names.extend(ips.iter().map(ToString::to_string).filter(|ip| !names.contains(ip)).collect::<Vec<_>>());
