@@ -1,8 +1,13 @@
 //! The promises, each in a file of its own, held against the real program.
 
+mod boundaries;
 mod conformance;
+mod crash;
 mod events_doc;
 mod intake;
+mod logs;
+mod model;
 mod peers;
 mod secrets;
 mod server;
+mod sink;

@@ -113,6 +113,7 @@ impl std::error::Error for Error {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::KINDS;
     use crate::fact::account::{AccountConfigured, AccountPersonal, AccountSettings};
     use crate::id::{AccountName, Author};
 
@@ -161,5 +162,18 @@ mod tests {
             "record 7 is of kind AccountConfigured version 2, which only a newer program knows"
         );
         assert!(matches!(Record::decode(&line.as_bytes()[..40]), Err(Error::Damaged { .. })));
+    }
+
+    /// A record of every kind and version that was ever written, in the bytes it was written with.
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "the crate has no files; its golden records are")]
+    fn golden_records_come_back_byte_for_byte() {
+        for (kind, version) in KINDS {
+            let path = format!("{}/testdata/{kind}.{version}.json", env!("CARGO_MANIFEST_DIR"));
+            let line = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
+            let record = Record::decode(line.trim_end().as_bytes()).unwrap_or_else(|e| panic!("{path}: {e}"));
+            assert_eq!((record.event.kind(), record.event.version()), (*kind, *version), "{path}");
+            assert_eq!(String::from_utf8(record.to_line()).unwrap(), line.trim_end(), "{path}");
+        }
     }
 }

@@ -31,11 +31,10 @@ pub struct Books {
 /// Counts all deliveries and holds them against the tally and the indexes.
 pub fn check(rows: &dyn Rows) -> Result<Books, Error> {
     let mut books = Books { tally: tally(rows)?, ..Books::default() };
-    let mut from = DeliveryId(0);
-    loop {
-        let chunk = deliveries::all(rows, from, CHUNK)?;
-        let Some(last) = chunk.last() else { break };
-        from = DeliveryId(last.id.0 + 1);
+    let mut from = Some(DeliveryId(0));
+    while let Some(first) = from {
+        let chunk = deliveries::all(rows, first, CHUNK)?;
+        from = chunk.last().and_then(|last| last.id.0.checked_add(1)).map(DeliveryId);
         for row in &chunk {
             books.count(row);
             books.check_row(rows, row)?;
@@ -67,7 +66,7 @@ impl Books {
         match deliveries::message(rows, row.message)? {
             None => self.find(format!("delivery {} belongs to message {}, which has no row", row.id, row.message)),
             Some(m) => {
-                let last = m.first.0 + u64::from(m.count);
+                let last = m.first.0.saturating_add(u64::from(m.count));
                 if m.account != row.account || row.id < m.first || row.id.0 >= last {
                     self.find(format!("delivery {} is not one of message {}'s", row.id, row.message));
                 }

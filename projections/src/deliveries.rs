@@ -164,7 +164,7 @@ impl Due {
 
     /// The place right behind this one.
     pub fn after(self) -> Due {
-        Due { at: self.at, id: DeliveryId(self.id.0 + 1) }
+        Due { at: self.at, id: DeliveryId(self.id.0.saturating_add(1)) }
     }
 }
 
@@ -197,7 +197,7 @@ pub fn expiring(
 
 /// The deliveries of a message whose rows are left.
 pub fn of_message(rows: &(impl Rows + ?Sized), message: &MessageRow) -> Result<Vec<DeliveryRow>, Error> {
-    let (first, end) = (message.first, DeliveryId(message.first.0 + u64::from(message.count)));
+    let (first, end) = (message.first, DeliveryId(message.first.0.saturating_add(u64::from(message.count))));
     let found = rows.scan(TABLE, &delivery_key(first), &delivery_key(end), Order::Ascending, message.count as usize)?;
     found.iter().map(|(_, value)| crate::rows::parse(TABLE, value)).collect()
 }

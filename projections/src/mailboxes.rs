@@ -187,7 +187,7 @@ fn insert(rows: &mut dyn RowsMut, row: MailboxMessageRow) -> Result<(), Error> {
     write(rows, TABLE, b"c".to_vec(), &row.msg_id.0);
     count(rows, row.body.body, 1)?;
     store(rows, &row.account, |s| {
-        s.octets += row.body.size;
+        s.octets = s.octets.saturating_add(row.body.size);
         s.messages += 1;
     })
 }

@@ -232,6 +232,7 @@ impl Story {
 
 fn received(e: &MessageReceived) -> Vec<String> {
     let mut lines = vec![format!("received, {} octets", e.body.size)];
+    lines.extend(e.notice_of.map(|seq| format!("a notice of ours about record {seq}")));
     lines.push(format!("message {}", e.body.body));
     match &e.personal {
         None => lines.push(format!("sender, recipients and subject: {FORGOTTEN}")),
@@ -261,6 +262,7 @@ fn expired(e: &Expired) -> Vec<String> {
         (e.deliveries.len(), "finished deliveries"),
         (e.bodies.len(), "contents"),
         (e.idempotency_keys.len(), "idempotency keys"),
+        (e.notices.len(), "notices that cannot be given"),
     ];
     let counts = counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}"));
     vec![format!("kept no longer, with others: {}", counts.collect::<Vec<_>>().join(", "))]

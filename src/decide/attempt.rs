@@ -37,7 +37,8 @@ pub fn start(c: &StartAttempt, rows: &dyn Rows, moment: Moment) -> Result<Decisi
     let message = find_message(rows, c.message)?;
     let account = accounts::account(rows, &message.account).map_err(damaged)?;
     let mut gate = Gate::new(&message, account.as_ref(), rows, moment)?;
-    for id in &c.deliveries {
+    let mut seen = BTreeSet::new();
+    for id in c.deliveries.iter().filter(|id| seen.insert(**id)) {
         if let Some(row) = deliveries::delivery(rows, *id).map_err(damaged)?
             && row.message == c.message
             && row.state == State::Queued
@@ -46,7 +47,9 @@ pub fn start(c: &StartAttempt, rows: &dyn Rows, moment: Moment) -> Result<Decisi
             gate.admit(row, rows).map_err(damaged)?;
         }
     }
-    Ok(gate.decide(c, moment))
+    let mut decision = gate.decide(c, moment);
+    forget_contents(&message, rows, &mut decision).map_err(damaged)?;
+    Ok(decision)
 }
 
 /// Sorts deliveries by what stands in their way.
@@ -150,7 +153,9 @@ pub fn finish(c: &FinishAttempt, rows: &dyn Rows, policy: &Policy, moment: Momen
     let account = accounts::account(rows, &message.account).map_err(damaged)?;
     let mut end = End::default();
     let mut wishes = Vec::new();
-    for (id, outcome) in &c.results {
+    // A delivery that is named twice has one outcome all the same.
+    let mut seen = BTreeSet::new();
+    for (id, outcome) in c.results.iter().filter(|(id, _)| seen.insert(*id)) {
         let Some((row, started)) = running(rows, *id, c.attempt)? else { continue };
         let due = retry::next(
             retry::schedule(account.as_ref(), policy),
@@ -159,7 +164,6 @@ pub fn finish(c: &FinishAttempt, rows: &dyn Rows, policy: &Policy, moment: Momen
             started,
             c.jitter_s,
         )
-        .map(|due| due.max(moment.now))
         .map(|due| due.max(moment.now));
         if end.add(&row, *outcome, c, moment, due) {
             wishes.push(row);
@@ -350,7 +354,8 @@ pub fn abandon(c: &AbandonAttempt, rows: &dyn Rows, policy: &Policy, moment: Mom
     let account = accounts::account(rows, &message.account).map_err(damaged)?;
     let schedule = retry::schedule(account.as_ref(), policy);
     let (mut doubtful, mut over, mut wishes) = (Vec::new(), Vec::new(), Vec::new());
-    for id in &c.deliveries {
+    let mut seen = BTreeSet::new();
+    for id in c.deliveries.iter().filter(|id| seen.insert(**id)) {
         let Some((row, started)) = running(rows, *id, c.attempt)? else { continue };
         let next = retry::next(schedule, policy.retry_scale, row.attempts, started, c.jitter_s);
         let next = next.map(|next| next.max(moment.now));

@@ -5,6 +5,7 @@ use std::time::Duration;
 use postledger_events::address::Address;
 use postledger_events::command::{Submit, Submitted};
 use postledger_events::fact::delivery::{DeliverySuppressed, SuppressedRecipient};
+use postledger_events::fact::expiry::{Expired, ExpiredBody};
 use postledger_events::fact::submission::{
     Idempotency, MessageSubmitted, SentCopy, SubmissionPersonal, SubmittedDelivery, SubmittedRecipient, reverse_path,
 };
@@ -58,9 +59,15 @@ pub fn submit(c: &Submit, rows: &dyn Rows, policy: &Policy, moment: Moment) -> R
         repeated: false,
     };
     let suppressed = suppressed(c, &account, &deliveries, rows, moment)?;
+    let all_ended = suppressed.as_ref().is_some_and(|e| e.deliveries.len() == deliveries.len());
     let mut decision = Decision::new(Answer::Submitted(answer));
     decision.events.push(accepted(c, &account, deliveries, sent_copy, separator, moment).into());
     decision.events.extend(suppressed.map(Into::into));
+    if all_ended && !account.settings.keep_contents {
+        let bodies = vec![ExpiredBody { message: c.message, size: c.body.size, row: false }];
+        decision.events.push(Expired { bodies, ..Expired::default() }.into());
+        decision.forget_bodies.push(c.body);
+    }
     Ok(decision)
 }
 

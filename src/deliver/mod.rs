@@ -36,6 +36,8 @@ const GROUPS_MAX: usize = 200;
 const RECIPIENTS_MAX: usize = 1000;
 /// How long to wait after the ledger could not be read before it is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
+/// The shortest wait for what is due next.
+const WAIT_MIN: Duration = Duration::from_millis(1);
 /// The transport that takes all mail.
 const DEFAULT_TRANSPORT: &str = "default";
 
@@ -53,7 +55,7 @@ pub struct Settings {
 /// Deliveries of one message that can share a transaction.
 #[derive(Clone, Debug)]
 pub struct Group {
-    message: MessageRow,
+    message: Arc<MessageRow>,
     transport: TransportName,
     deliveries: Vec<DeliveryId>,
 }
@@ -104,6 +106,11 @@ impl Reactor {
     async fn run(&mut self, stop: &CancellationToken) {
         let mut log = self.ledger.watch();
         loop {
+            if self.ledger.status().stopped.is_some() {
+                // Nothing can be recorded any more, so nothing may leave.
+                stop.cancelled().await;
+                break;
+            }
             self.refill().await;
             self.start();
             let wait = self.wait();
@@ -132,15 +139,21 @@ impl Reactor {
     }
 
     fn wait(&self) -> Duration {
-        let now = self.clock.now();
-        self.next_due.map_or(PAUSE, |at| at.since(now)).min(PAUSE)
+        // With enough at hand, what else is due can wait.
+        if self.ready.len() >= READY_MIN {
+            return PAUSE;
+        }
+        let now = self.clock.now().max(self.ledger.snapshot().at());
+        self.next_due.map_or(PAUSE, |at| at.since(now)).clamp(WAIT_MIN, PAUSE)
     }
 
     async fn refill(&mut self) {
         if self.exhausted || self.ready.len() >= READY_MIN {
             return;
         }
-        let (snapshot, now) = (self.ledger.snapshot(), self.clock.now());
+        let snapshot = self.ledger.snapshot();
+        // IMPORTANT: a clock that is behind the log's time must not hide what is due at that time: the bound passes it by.
+        let now = self.clock.now().max(snapshot.at());
         let (from, known) = (self.bound, self.known.clone());
         let found = tokio::task::spawn_blocking(move || look(&snapshot, from, now, &known)).await;
         match found {
@@ -165,6 +178,9 @@ impl Reactor {
             self.ready.push_back(group);
         }
         for (message, attempt, deliveries) in found.abandoned {
+            if self.ledger.status().stopped.is_some() {
+                return;
+            }
             self.abandon(message, attempt, deliveries).await;
         }
     }
@@ -249,7 +265,7 @@ fn look(
     let mut groups: BTreeMap<(MessageUuid, Option<Address>), Group> = BTreeMap::new();
     let mut order = Vec::new();
     let mut abandoned: BTreeMap<AttemptId, (MessageUuid, Vec<DeliveryId>)> = BTreeMap::new();
-    let mut messages: HashMap<MessageUuid, Option<MessageRow>> = HashMap::new();
+    let mut messages: HashMap<MessageUuid, Option<Arc<MessageRow>>> = HashMap::new();
     for id in due.iter().map(|due| due.id).filter(|id| !known.contains(id)) {
         let Some(row) = deliveries::delivery(rows, id)? else { continue };
         if let State::Running(attempt, _) = row.state {
@@ -258,7 +274,9 @@ fn look(
         }
         let message = match messages.get(&row.message) {
             Some(message) => message.clone(),
-            None => messages.entry(row.message).or_insert(deliveries::message(rows, row.message)?).clone(),
+            None => {
+                messages.entry(row.message).or_insert(deliveries::message(rows, row.message)?.map(Arc::new)).clone()
+            }
         };
         let Some(message) = message else { continue };
         let key = (row.message, row.reverse_path(&message));

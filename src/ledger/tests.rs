@@ -107,7 +107,7 @@ fn configured(account: &AccountName, change: &AccountChange) -> AccountConfigure
 fn received(body: BodyRef) -> MessageReceived {
     let (account, mailbox) = (AccountName::new("mox").unwrap(), MailboxName::inbox());
     let copies = vec![MailboxCopy { account, mailbox, msg_id: MsgId(1), recipient: 0 }];
-    MessageReceived { body, copies, tls: None, smtputf8: false, personal: None }
+    MessageReceived { body, copies, tls: None, smtputf8: false, notice_of: None, personal: None }
 }
 
 fn check_books(_: &dyn Rows) -> Result<Books, projections::Error> {
@@ -153,6 +153,7 @@ fn receive(body: BodyRef) -> Command {
         message_id: None,
         from: None,
         subject: None,
+        notice_of: None,
     }))
 }
 

@@ -37,6 +37,9 @@ pub async fn run(request: Request) -> Result<(), Error> {
     if path.exists() {
         return Err(Error::Setup(format!("{} exists already; this directory is set up", path.display())));
     }
+    if dir.join(super::localserve::IP_FILE).exists() {
+        return Err(Error::Setup(format!("{} is localserve's directory; use another --dir", dir.display())));
+    }
     files::create_private_dir(dir).map_err(|e| Error::File(dir.clone(), e))?;
     let text = config::DEFAULT.replace(config::DEFAULT_HOSTNAME, hostname.as_str());
     // The configuration is written last: it says that the rest is there.

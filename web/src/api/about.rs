@@ -76,7 +76,9 @@ impl<'a> About<'a> {
                 About {
                     accounts: e.deliveries.iter().map(|d| &d.account).collect(),
                     deliveries: e.deliveries.iter().map(|d| d.id).collect(),
-                    others: !e.idempotency_keys.is_empty() || bodies.iter().any(|b| !own.contains(b)),
+                    others: !e.idempotency_keys.is_empty()
+                        || !e.notices.is_empty()
+                        || bodies.iter().any(|b| !own.contains(b)),
                     messages: own.into_iter().chain(bodies).collect(),
                     ..about
                 }
@@ -142,7 +144,7 @@ mod tests {
             message: uuid(*n),
         });
         let bodies = bodies.iter().map(|n| ExpiredBody { message: uuid(*n), size: 1, row: true });
-        Expired { deliveries: deliveries.collect(), bodies: bodies.collect(), idempotency_keys: Vec::new() }.into()
+        Expired { deliveries: deliveries.collect(), bodies: bodies.collect(), ..Expired::default() }.into()
     }
 
     #[test]

@@ -1,1 +1,484 @@
-//! The router, from outside.
+//! The API from outside: how requests fail, and that no account sees or changes what is another's.
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+
+use axum::body::Body;
+use axum::http::{Method, Request, Response, StatusCode, header};
+use bytes::Bytes;
+use postledger_events::address::{Address, Domain};
+use postledger_events::command::Submitted;
+use postledger_events::fact::account::{AccountConfigured, AccountPersonal, AccountSettings, DkimAlgorithm};
+use postledger_events::fact::job::QueueFilter;
+use postledger_events::fact::mailbox::{MailboxCopy, MessageReceived};
+use postledger_events::fact::submission::{
+    BodyRef, MessageSubmitted, SubmissionPersonal, SubmittedDelivery, SubmittedRecipient, Via,
+};
+use postledger_events::fact::suppression::{AddressSuppressed, Cause, SuppressionPersonal};
+use postledger_events::id::{
+    AccountName, Author, DeliveryId, MailboxName, MessageUuid, MsgId, RecipientKey, Selector, Seq, Sha256,
+    SuppressionId,
+};
+use postledger_events::time::Timestamp;
+use postledger_events::{Answer, Command, Event, Record, Refusal};
+use postledger_projections::rows::{Key, Value as Row};
+use postledger_projections::{Error, Memory, Order, Rows, Table, fold};
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+use crate::peer::{LocalUser, Peer};
+use crate::port::*;
+use crate::{Config, Site};
+
+/// Two accounts, `a` and `b`, which have one of everything each.
+struct Program {
+    rows: Memory,
+    lines: Vec<Vec<u8>>,
+    executed: Mutex<Vec<Command>>,
+}
+
+#[derive(Clone)]
+struct Moment {
+    rows: Memory,
+    lines: Vec<Vec<u8>>,
+}
+
+fn name(s: &str) -> AccountName {
+    AccountName::new(s).unwrap()
+}
+
+fn uuid(n: u64) -> MessageUuid {
+    format!("00000000-0000-7000-8000-{n:012}").parse().unwrap()
+}
+
+fn body(n: u64) -> BodyRef {
+    BodyRef { body: uuid(n), size: 9, sha256: Sha256::ZERO }
+}
+
+fn configured(account: &str) -> Event {
+    let personal = Some(AccountPersonal { full_name: format!("secret-{account}") });
+    AccountConfigured { account: name(account), settings: AccountSettings::default(), by: Author::program(), personal }
+        .into()
+}
+
+fn submitted(account: &str, n: u64) -> Event {
+    let to: Address = format!("secret-{account}@example.net").parse().unwrap();
+    MessageSubmitted {
+        message: uuid(n),
+        account: name(account),
+        via: Via::Webapi,
+        body: body(n),
+        eight_bit: false,
+        smtputf8: false,
+        require_tls: None,
+        due: Timestamp::from_secs(100),
+        future_release: None,
+        separator: None,
+        keep_s: 0,
+        keep_contents: false,
+        deliveries: vec![SubmittedDelivery {
+            id: DeliveryId(n),
+            recipient: RecipientKey([0; 16]),
+            domain: to.domain.clone(),
+            fromid: None,
+            hold: None,
+        }],
+        sent_copy: None,
+        idempotency: None,
+        trace: None,
+        code_version: "0".to_owned(),
+        personal: Some(SubmissionPersonal {
+            login: String::new(),
+            client: None,
+            from: to.clone(),
+            reverse_path: None,
+            recipients: vec![SubmittedRecipient::new(to, "")],
+            message_id: String::new(),
+            subject: format!("secret-{account}"),
+            extra: Default::default(),
+            idempotency_key: None,
+        }),
+    }
+    .into()
+}
+
+fn suppressed(account: &str, n: u64) -> Event {
+    let original_address: Address = format!("secret-{account}@example.org").parse().unwrap();
+    AddressSuppressed {
+        id: SuppressionId(n),
+        account: name(account),
+        recipient: RecipientKey([0; 16]),
+        cause: Cause::Person(Author::program()),
+        manual: false,
+        idempotency: None,
+        personal: Some(SuppressionPersonal {
+            base_address: original_address.to_string(),
+            original_address,
+            reason: String::new(),
+        }),
+    }
+    .into()
+}
+
+/// A message that came in for these accounts.
+fn received(accounts: &[&str], n: u64) -> Event {
+    let copies = (n..).zip(accounts).map(|(id, account)| MailboxCopy {
+        account: name(account),
+        mailbox: MailboxName::inbox(),
+        msg_id: MsgId(id),
+        recipient: 0,
+    });
+    let copies = copies.collect();
+    MessageReceived { body: body(n), copies, tls: None, smtputf8: false, notice_of: None, personal: None }.into()
+}
+
+impl Program {
+    fn new() -> Program {
+        let events = [
+            configured("a"),
+            configured("b"),
+            submitted("a", 1),
+            submitted("b", 2),
+            suppressed("a", 1),
+            suppressed("b", 2),
+            received(&["a"], 11),
+            received(&["b"], 12),
+            received(&["a", "b"], 13),
+        ];
+        let (mut rows, mut lines) = (Memory::default(), Vec::new());
+        for (seq, event) in (1..).zip(events) {
+            let record = Record { seq: Seq(seq), at: Timestamp::from_secs(100), prev: Sha256::ZERO, event };
+            fold(&record, &mut rows).unwrap();
+            lines.push(record.to_line());
+        }
+        Program { rows, lines, executed: Mutex::default() }
+    }
+}
+
+impl Rows for Moment {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Row>, Error> {
+        self.rows.get(table, key)
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        start: &[u8],
+        end: &[u8],
+        order: Order,
+        limit: usize,
+    ) -> Result<Vec<(Key, Row)>, Error> {
+        self.rows.scan(table, start, end, order, limit)
+    }
+}
+
+impl View for Moment {
+    fn position(&self) -> Seq {
+        Seq(self.lines.len() as u64)
+    }
+
+    fn record_line(&self, seq: Seq) -> Result<Option<Vec<u8>>, Error> {
+        Ok(self.lines.get(seq.0 as usize - 1).cloned())
+    }
+
+    fn lines_after(&self, after: Seq, limit: usize) -> Result<Vec<(Seq, Vec<u8>)>, Error> {
+        let lines = (1..).map(Seq).zip(self.lines.iter().cloned());
+        Ok(lines.skip(after.0 as usize).take(limit).collect())
+    }
+
+    fn body(&self, _: &BodyRef) -> Result<Bytes, std::io::Error> {
+        Ok(Bytes::from_static(b"raw bytes"))
+    }
+}
+
+impl Port for Program {
+    type View = Moment;
+
+    async fn login(&self, user: &str, password: &str, _: IpAddr) -> Result<Login, LoginError> {
+        let address: Address = user.parse().map_err(|_| LoginError::BadCredentials)?;
+        match password {
+            "right" => Ok(Login { account: name(address.localpart.as_str()), user: user.to_owned(), address }),
+            _ => Err(LoginError::BadCredentials),
+        }
+    }
+
+    async fn login_admin(&self, password: &str, _: IpAddr) -> Result<(), LoginError> {
+        if password == "right" { Ok(()) } else { Err(LoginError::BadCredentials) }
+    }
+
+    async fn send(&self, _: SendRequest) -> Result<Submitted, SendError> {
+        Err(SendError::InFlight)
+    }
+
+    fn preflight(&self, _: &AccountName, _: &Address, _: &[Address]) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    fn recipient_key(&self, _: &AccountName, _: &Address) -> RecipientKey {
+        RecipientKey([0; 16])
+    }
+
+    async fn execute(&self, command: Command) -> Result<Answer, ExecuteError> {
+        let answer = match &command {
+            Command::Queue(_) => Answer::Affected(1),
+            _ => Answer::Done,
+        };
+        self.executed.lock().unwrap().push(command);
+        Ok(answer)
+    }
+
+    async fn set_password(&self, _: &AccountName, _: &str, _: Author) -> Result<(), ExecuteError> {
+        Ok(())
+    }
+
+    async fn set_transport(&self, _: NewTransport, _: Author) -> Result<(), ExecuteError> {
+        Ok(())
+    }
+
+    async fn generate_dkim(
+        &self,
+        _: &Domain,
+        _: &Selector,
+        _: DkimAlgorithm,
+        _: Author,
+    ) -> Result<String, ExecuteError> {
+        Ok(String::new())
+    }
+
+    async fn wait_past(&self, _: Seq) {}
+
+    fn view(&self) -> Moment {
+        Moment { rows: self.rows.clone(), lines: self.lines.clone() }
+    }
+
+    fn status(&self) -> Status {
+        Status { accepting: Ok(()), position: Seq(self.lines.len() as u64), lagging: Vec::new() }
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::EPOCH
+    }
+}
+
+/// Who sends a request.
+#[derive(Clone, Copy)]
+enum As {
+    Nobody,
+    Admin,
+    A,
+    Local,
+}
+
+fn request(by: As, method: Method, path: &str, body: impl Into<Body>) -> Request<Body> {
+    let request = Request::builder().method(method).uri(format!("/api/v1{path}"));
+    let request = request.header(header::CONTENT_TYPE, "application/json");
+    let request = match by {
+        // admin:right, a@x.example:right
+        As::Admin => request.header(header::AUTHORIZATION, "Basic YWRtaW46cmlnaHQ="),
+        As::A => request.header(header::AUTHORIZATION, "Basic YUB4LmV4YW1wbGU6cmlnaHQ="),
+        As::Nobody | As::Local => request,
+    };
+    let mut request = request.body(body.into()).unwrap();
+    match by {
+        As::Local => request.extensions_mut().insert(LocalUser("root".to_owned())).is_none(),
+        As::Nobody | As::Admin | As::A => {
+            request.extensions_mut().insert(Peer { addr: "192.0.2.1:5".parse().unwrap(), tls: false }).is_none()
+        }
+    };
+    request
+}
+
+async fn send(program: &Arc<Program>, request: Request<Body>) -> Response<Body> {
+    let site = Arc::new(Site { port: Arc::clone(program), config: Config::default() });
+    super::router(site).oneshot(request).await.unwrap()
+}
+
+async fn text(response: Response<Body>) -> String {
+    let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+async fn get(by: As, path: &str) -> (u16, String) {
+    let response = send(&Arc::new(Program::new()), request(by, Method::GET, path, "")).await;
+    (response.status().as_u16(), text(response).await)
+}
+
+#[tokio::test]
+async fn whatever_fails_is_told_as_a_problem() {
+    let program = Arc::new(Program::new());
+    let check = async |request: Request<Body>, status: u16| {
+        let what = format!("{} {}", request.method(), request.uri());
+        let response = send(&program, request).await;
+        assert_eq!(response.status().as_u16(), status, "{what}");
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json", "{what}");
+        assert_eq!(response.headers().contains_key(header::WWW_AUTHENTICATE), status == 401, "{what}");
+        assert_eq!(response.headers().contains_key(header::ALLOW), status == 405, "{what}");
+        let problem: Value = serde_json::from_str(&text(response).await).unwrap();
+        assert_eq!(problem["status"], status, "{what}");
+        assert!(!problem["detail"].as_str().unwrap().is_empty(), "{what}");
+    };
+    check(request(As::Nobody, Method::GET, "/queue", ""), 401).await;
+    check(request(As::Nobody, Method::GET, "/nothing", ""), 404).await;
+    check(request(As::Admin, Method::PUT, "/queue", ""), 405).await;
+    check(request(As::Admin, Method::GET, "/queue?nonsense=1", ""), 400).await;
+    check(request(As::Admin, Method::GET, "/queue?limit=0", ""), 422).await;
+    check(request(As::Admin, Method::GET, "/queue?cursor=x", ""), 422).await;
+    check(request(As::Admin, Method::GET, "/queue/99", ""), 404).await;
+    check(request(As::Admin, Method::GET, "/queue/x", ""), 400).await;
+    check(request(As::Admin, Method::GET, "/suppressions", ""), 422).await;
+    check(request(As::Admin, Method::GET, "/suppressions?account=nobody", ""), 404).await;
+    check(request(As::Admin, Method::GET, "/events?kind=Nonsense", ""), 422).await;
+    check(request(As::Admin, Method::POST, "/queue", "{"), 400).await;
+    check(request(As::Admin, Method::POST, "/queue", r#"{"action":"hold","nonsense":1}"#), 422).await;
+    check(request(As::Admin, Method::POST, "/queue", r#"{"action":"hold"}"#), 422).await;
+    check(request(As::Admin, Method::POST, "/holdrules", "{}"), 422).await;
+    check(request(As::Admin, Method::POST, "/holdrules", vec![b' '; 1024 * 1024 + 1]), 413).await;
+    let mut plain = request(As::Admin, Method::POST, "/holdrules", "{}");
+    plain.headers_mut().insert(header::CONTENT_TYPE, "text/plain".parse().unwrap());
+    check(plain, 415).await;
+    let mut foreign = request(As::Admin, Method::GET, "/queue", "");
+    foreign.headers_mut().insert("sec-fetch-site", "cross-site".parse().unwrap());
+    check(foreign, 403).await;
+    assert!(program.executed.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn operators_see_all_and_an_account_only_its_own() {
+    let paths = [
+        "/accounts",
+        "/queue",
+        "/events",
+        "/events/export",
+        "/events?account=a",
+        "/events?recipient=secret-a@example.net",
+        "/accounts/a",
+        "/suppressions?account=a",
+        "/mailboxes?account=a",
+        "/inbox?account=a",
+        "/inbox/11?account=a",
+        "/inbox/11/raw?account=a",
+        "/queue/1",
+        "/messages/1/timeline",
+        "/messages/00000000-0000-7000-8000-000000000011/timeline",
+    ];
+    for path in paths {
+        for by in [As::Admin, As::Local, As::A] {
+            let (status, _) = get(by, path).await;
+            assert_eq!(status, 200, "{path}");
+        }
+        let (_, answer) = get(As::A, path).await;
+        assert!(!answer.contains("secret-b"), "{path}: {answer}");
+    }
+    for path in ["/accounts", "/queue", "/events", "/events/export"] {
+        for by in [As::Admin, As::Local] {
+            let (_, answer) = get(by, path).await;
+            assert!(answer.contains("secret-a") && answer.contains("secret-b"), "{path}: {answer}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_another_accounts_is_refused_or_not_there() {
+    let check = async |path: &str, status: u16| {
+        assert_eq!(get(As::Admin, path).await.0, 200, "{path}");
+        let (got, answer) = get(As::A, path).await;
+        assert_eq!(got, status, "{path}: {answer}");
+        assert!(!answer.contains("secret-b"), "{path}: {answer}");
+    };
+    check("/accounts/b", 403).await;
+    check("/addresses?account=b", 403).await;
+    check("/queue?account=b", 403).await;
+    check("/queue/2", 404).await;
+    check("/suppressions?account=b", 403).await;
+    check("/suppressions/present?account=b&address=x@y.example", 403).await;
+    check("/mailboxes?account=b", 403).await;
+    check("/inbox?account=b", 403).await;
+    check("/inbox/12?account=b", 403).await;
+    check("/inbox/12/raw?account=b", 403).await;
+    check("/events?account=b", 403).await;
+    check("/messages/2/timeline", 404).await;
+    check("/messages/00000000-0000-7000-8000-000000000012/timeline", 404).await;
+    // This came in for both; the record names b as well.
+    check("/messages/00000000-0000-7000-8000-000000000013/timeline", 404).await;
+    for path in ["/domains", "/transports", "/holdrules", "/status"] {
+        check(path, 403).await;
+    }
+    assert_eq!(get(As::A, "/inbox/12").await.0, 404);
+}
+
+#[tokio::test]
+async fn an_account_changes_only_its_own() {
+    let program = Arc::new(Program::new());
+    let check = async |method: Method, path: &str, body: &Value, status: u16| {
+        let response = send(&program, request(As::A, method, path, body.to_string())).await;
+        assert_eq!(response.status().as_u16(), status, "{path} {body}");
+    };
+    let domain = json!({ "domain": "x.example" });
+    check(Method::POST, "/accounts", &json!({ "account": "c" }), 403).await;
+    check(Method::PATCH, "/accounts/a", &json!({ "quota_bytes": null }), 403).await;
+    check(Method::PUT, "/accounts/a/password", &json!({ "password": "x" }), 403).await;
+    check(Method::DELETE, "/accounts/b", &json!({}), 403).await;
+    check(Method::POST, "/addresses", &json!({ "address": "x@y.example", "account": "a" }), 403).await;
+    check(Method::POST, "/domains", &domain, 403).await;
+    check(Method::DELETE, "/transports/default", &json!({}), 403).await;
+    check(Method::POST, "/holdrules", &json!({ "all": true }), 403).await;
+    check(Method::POST, "/suppressions", &json!({ "account": "b", "address": "x@y.example" }), 403).await;
+    check(Method::DELETE, "/inbox/12?account=b", &json!({}), 403).await;
+    check(Method::POST, "/queue", &json!({ "action": "cancel", "filter": { "account": "b" } }), 403).await;
+    assert!(program.executed.lock().unwrap().is_empty());
+
+    check(Method::POST, "/queue", &json!({ "action": "cancel", "all": true }), 200).await;
+    check(Method::POST, "/queue", &json!({ "action": "cancel", "filter": { "ids": [2] } }), 200).await;
+    check(Method::POST, "/queue", &json!({ "action": "cancel", "filter": { "to": "secret" } }), 200).await;
+    let filter = |ids: &[u64]| QueueFilter {
+        ids: ids.iter().copied().map(DeliveryId).collect(),
+        account: Some(name("a")),
+        ..QueueFilter::default()
+    };
+    let executed = std::mem::take(&mut *program.executed.lock().unwrap());
+    let filters: Vec<QueueFilter> = executed
+        .into_iter()
+        .map(|command| match command {
+            Command::Queue(command) => {
+                assert_eq!(command.by.to_string(), "account:a");
+                command.filter
+            }
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    // The ledger itself holds numbers that were named against the account.
+    assert_eq!(filters, [filter(&[]), filter(&[2]), filter(&[1])]);
+}
+
+#[tokio::test]
+async fn an_export_is_the_log_to_the_byte_and_pages_of_events_join() {
+    let program = Arc::new(Program::new());
+    let whole = program.lines.iter().flat_map(|line| [line.as_slice(), b"\n"].concat()).collect::<Vec<u8>>();
+    let (status, exported) = get(As::Admin, "/events/export").await;
+    assert_eq!(status, StatusCode::OK.as_u16());
+    assert_eq!(exported.as_bytes(), whole);
+    let (_, rest) = get(As::Admin, "/events/export?after=8").await;
+    assert_eq!(rest.lines().count(), 1);
+    let (mut joined, mut after) = (Vec::new(), 0);
+    loop {
+        let (_, part) = get(As::A, &format!("/events?limit=2&after={after}")).await;
+        let part: Value = serde_json::from_str(&part).unwrap();
+        joined.extend(part["items"].as_array().unwrap().iter().map(|item| item["seq"].as_u64().unwrap()));
+        after = part["next"].as_u64().unwrap();
+        if part["next"] == part["position"] {
+            break;
+        }
+    }
+    assert_eq!(joined, [1, 3, 5, 7]);
+}
+
+#[tokio::test]
+async fn queue_pages_join() {
+    let (_, first) = get(As::Local, "/queue?limit=1").await;
+    let first: Value = serde_json::from_str(&first).unwrap();
+    let (_, second) = get(As::Local, &format!("/queue?limit=1&cursor={}", first["next"].as_str().unwrap())).await;
+    let second: Value = serde_json::from_str(&second).unwrap();
+    assert_eq!([&first["items"][0]["id"], &second["items"][0]["id"]], [1, 2]);
+    let (_, none) = get(As::Local, "/queue?state=held").await;
+    assert_eq!(serde_json::from_str::<Value>(&none).unwrap(), json!({ "items": [], "next": null }));
+}
