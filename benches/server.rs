@@ -46,7 +46,10 @@ impl Server {
         let ip = IpAddr::V4(Ipv4Addr::new(127, a.max(1), b, if next_hop.is_some() { 2 } else { 1 }));
         let mut command = Command::new(env!("CARGO_BIN_EXE_postledger"));
         command.args(["localserve", "--ip", &ip.to_string(), "--dir"]).arg(dir.path());
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("the program starts");
+        // It logs as a server in use does: that is part of what it costs.
+        let log = std::fs::File::create(dir.path().join("bench.log")).expect("a log file");
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
+        let child = child.expect("the program starts");
         let server = Server { child, ip, _dir: dir };
         server.wait_up();
         server

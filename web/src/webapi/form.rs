@@ -127,22 +127,27 @@ fn urlencoded_request(body: &[u8]) -> Result<Bytes, Fault> {
 /// `None` if a `%` is not followed by two hexadecimal digits.
 pub fn percent_decode(text: &[u8], plus_is_space: bool) -> Option<Cow<'_, [u8]>> {
     let coded = |b: &u8| *b == b'%' || (plus_is_space && *b == b'+');
-    let Some(first) = text.iter().position(coded) else { return Some(Cow::Borrowed(text)) };
-    let mut out = Vec::with_capacity(text.len());
-    out.extend_from_slice(&text[..first]);
-    let mut rest = &text[first..];
-    while let Some((&byte, after)) = rest.split_first() {
-        rest = after;
-        match byte {
-            b'%' => {
-                let (high, low) = (hex_digit(*rest.first()?)?, hex_digit(*rest.get(1)?)?);
-                out.push(high << 4 | low);
-                rest = &rest[2..];
-            }
-            b'+' if plus_is_space => out.push(b' '),
-            byte => out.push(byte),
-        }
+    if !text.iter().any(coded) {
+        return Some(Cow::Borrowed(text));
     }
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    // Large contents come this way, so what stands between two codes is copied at once.
+    while let Some(plain) = rest.iter().position(coded) {
+        out.extend_from_slice(&rest[..plain]);
+        rest = match &rest[plain..] {
+            [b'%', high, low, after @ ..] => {
+                out.push(hex_digit(*high)? << 4 | hex_digit(*low)?);
+                after
+            }
+            [b'+', after @ ..] => {
+                out.push(b' ');
+                after
+            }
+            _ => return None,
+        };
+    }
+    out.extend_from_slice(rest);
     Some(Cow::Owned(out))
 }
 
