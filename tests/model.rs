@@ -462,7 +462,9 @@ impl World {
         let rules = accounts::hold_rules(&self.rows).unwrap();
         rules.into_iter().find(|r| {
             let HoldMatch { account, sender_domain, recipient_domain } = &r.matching;
-            account.as_ref().is_none_or(|a| *a == row.account)
+            // A release outlasts the rules that were there before it.
+            row.released.is_none_or(|released| r.seq > released)
+                && account.as_ref().is_none_or(|a| *a == row.account)
                 && sender_domain.as_ref().is_none_or(|d| *d == ours)
                 && recipient_domain.as_ref().is_none_or(|d| *d == row.domain)
         })
