@@ -19,6 +19,8 @@ pub const DEFAULT: &str = include_str!("config.default.toml");
 /// The host name in [`DEFAULT`], which `quickstart` replaces.
 pub const DEFAULT_HOSTNAME: &str = "mail.example.org";
 
+/// All doors together hold 256 MiB of messages; one message may have half of it.
+const MESSAGE_BYTES_LIMIT: u64 = 128 * 1024 * 1024;
 const ATTEMPTS_MAX: usize = 100;
 
 #[derive(Clone, Debug, Deserialize)]
@@ -107,6 +109,9 @@ impl Config {
                     http.listen
                 ));
             }
+        }
+        if !(1024..=MESSAGE_BYTES_LIMIT).contains(&self.message_bytes_max) {
+            return Err(format!("message_bytes_max is 1024 to {MESSAGE_BYTES_LIMIT}"));
         }
         let waits = &self.retry_waits_s.waits_s;
         if waits.len() >= ATTEMPTS_MAX || waits.contains(&0) {

@@ -70,7 +70,7 @@ impl Credentials {
     ) -> Result<Login, LoginError> {
         self.check_limit(client)?;
         let found = find(ledger, user).map_err(|e| LoginError::Unavailable(e.to_string()))?;
-        let right = self.is_right(ledger, found.as_ref(), user, password).await?;
+        let right = self.is_right(ledger, found.as_ref(), user, password, client).await?;
         match found {
             Some((account, address)) if right && account.removing.is_none() => {
                 if account.settings.login_disabled {
@@ -91,7 +91,7 @@ impl Credentials {
     pub async fn login_admin(&self, password: &str, client: IpAddr) -> Result<(), LoginError> {
         self.check_limit(client)?;
         let hashed = self.admin.as_ref().unwrap_or(&self.decoy).clone();
-        let right = self.matches(hashed, password).await? && self.admin.is_some();
+        let right = self.matches(hashed, password, client).await? && self.admin.is_some();
         if right {
             lock(&self.limit).succeeded(client);
             Ok(())
@@ -109,6 +109,7 @@ impl Credentials {
     }
 
     fn failed(&self, client: IpAddr) {
+        tracing::info!("a login failed");
         lock(&self.limit).failed(client, self.clock.now());
     }
 
@@ -118,6 +119,7 @@ impl Credentials {
         found: Option<&(AccountRow, Address)>,
         user: &str,
         password: &str,
+        client: IpAddr,
     ) -> Result<bool, LoginError> {
         let secret = found.and_then(|(account, _)| account.settings.password);
         let memory = self.memory_key(user, password);
@@ -134,7 +136,7 @@ impl Credentials {
             Some(secret) => stored(ledger, secret.id)?,
             None => None,
         };
-        let right = self.matches(hashed.clone().unwrap_or_else(|| self.decoy.clone()), password).await?;
+        let right = self.matches(hashed.clone().unwrap_or_else(|| self.decoy.clone()), password, client).await?;
         match secret {
             Some(secret) if right && hashed.is_some() => {
                 self.remember(memory, Remembered { password: secret.id, until: now + REMEMBERED });
@@ -144,10 +146,12 @@ impl Credentials {
         }
     }
 
-    async fn matches(&self, hashed: Hashed, password: &str) -> Result<bool, LoginError> {
+    async fn matches(&self, hashed: Hashed, password: &str, client: IpAddr) -> Result<bool, LoginError> {
         let Some(prepared) = Prepared::new(password) else { return Ok(false) };
         let unavailable = |e: &dyn std::fmt::Display| LoginError::Unavailable(e.to_string());
         let _permit = self.checks.acquire().await.map_err(|e| unavailable(&e))?;
+        // Those that failed while this one waited count as well: guesses in parallel are no way around the limit.
+        self.check_limit(client)?;
         tokio::task::spawn_blocking(move || hashed.matches(&prepared)).await.map_err(|e| unavailable(&e))
     }
 

@@ -9,9 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
 use postledger_web::peer::{LocalUser, Peer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
@@ -24,6 +26,13 @@ use tower::ServiceExt as _;
 
 /// Connections of one listener at once.
 const CONNECTIONS_MAX: usize = 10_000;
+const CONNECTIONS_MIN: usize = 16;
+/// Files that the ledger and everything but HTTP may have open.
+const FILES_RESERVED: u64 = 512;
+/// Listeners that share what is left.
+const LISTENERS: u64 = 8;
+/// Requests of one HTTP/2 connection at once.
+const STREAMS_MAX: u32 = 100;
 /// How long a client may take for the header of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 const TLS_TIMEOUT: Duration = Duration::from_secs(30);
@@ -39,7 +48,7 @@ pub async fn serve(
     tls: Option<Arc<rustls::ServerConfig>>,
     stop: CancellationToken,
 ) {
-    let (places, mut connections) = (Arc::new(Semaphore::new(CONNECTIONS_MAX)), JoinSet::new());
+    let (places, mut connections) = (Arc::new(Semaphore::new(connections_max())), JoinSet::new());
     while let Some((place, accepted)) = next(&places, socket.accept(), &mut connections, &stop).await {
         let Ok((stream, addr)) = accepted else {
             tokio::time::sleep(PAUSE).await;
@@ -51,9 +60,13 @@ pub async fn serve(
         let (tls, stop) = (tls.clone().map(TlsAcceptor::from), stop.clone());
         connections.spawn(async move {
             match tls {
-                None => connection(stream, router, stop).await,
+                None => connection(stream, Version::Http1, router, stop).await,
                 Some(tls) => match timeout(TLS_TIMEOUT, tls.accept(stream)).await {
-                    Ok(Ok(stream)) => connection(stream, router, stop).await,
+                    Ok(Ok(stream)) => {
+                        let agreed = stream.get_ref().1.alpn_protocol();
+                        let version = if agreed == Some(b"h2") { Version::Http2 } else { Version::Http1 };
+                        connection(stream, version, router, stop).await;
+                    }
                     Ok(Err(e)) => tracing::debug!("a TLS handshake failed: {e}"),
                     Err(_) => tracing::debug!("a TLS handshake took too long"),
                 },
@@ -66,7 +79,7 @@ pub async fn serve(
 
 /// Serves the control socket: who may open it may do all, under the name of their user.
 pub async fn serve_unix(socket: UnixListener, router: Router, stop: CancellationToken) {
-    let (places, mut connections) = (Arc::new(Semaphore::new(CONNECTIONS_MAX)), JoinSet::new());
+    let (places, mut connections) = (Arc::new(Semaphore::new(connections_max())), JoinSet::new());
     while let Some((place, accepted)) = next(&places, socket.accept(), &mut connections, &stop).await {
         let Ok((stream, _)) = accepted else {
             tokio::time::sleep(PAUSE).await;
@@ -75,7 +88,7 @@ pub async fn serve_unix(socket: UnixListener, router: Router, stop: Cancellation
         let user = stream.peer_cred().map(|c| user_name(c.uid())).unwrap_or_else(|_| "unknown".to_owned());
         let (router, stop) = (router.clone().layer(axum::Extension(LocalUser(user))), stop.clone());
         connections.spawn(async move {
-            connection(stream, router, stop).await;
+            connection(stream, Version::Http1, router, stop).await;
             drop(place);
         });
     }
@@ -119,28 +132,66 @@ async fn next<T>(
     }
 }
 
+/// Which protocol a connection speaks: in clear text it is HTTP/1.1, over TLS what was agreed on (RFC 7301).
+#[derive(Clone, Copy)]
+enum Version {
+    Http1,
+    Http2,
+}
+
 async fn connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    version: Version,
     router: Router,
     stop: CancellationToken,
 ) {
-    let service = hyper_util::service::TowerToHyperService::new(
-        router.map_request(|r: hyper::Request<Incoming>| r.map(axum::body::Body::new)),
-    );
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-    builder.http2().timer(TokioTimer::new()).keep_alive_interval(HEADER_TIMEOUT);
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    let served = tokio::select! {
-        served = connection.as_mut() => served,
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            timeout(STOP_WAIT, connection).await.unwrap_or(Ok(()))
+    let service = TowerToHyperService::new(router.map_request(|r: hyper::Request<Incoming>| r.map(Body::new)));
+    let io = TokioIo::new(stream);
+    // Each version has a limit of its own on a client that says nothing; one that looks which it is would have none.
+    let served = match version {
+        Version::Http1 => {
+            let mut http = http1::Builder::new();
+            http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+            let mut connection = pin!(http.serve_connection(io, service));
+            tokio::select! {
+                served = connection.as_mut() => served,
+                () = stop.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    timeout(STOP_WAIT, connection).await.unwrap_or(Ok(()))
+                }
+            }
+        }
+        Version::Http2 => {
+            let mut http = http2::Builder::new(TokioExecutor::new());
+            http.timer(TokioTimer::new()).keep_alive_interval(HEADER_TIMEOUT).max_concurrent_streams(STREAMS_MAX);
+            let mut connection = pin!(http.serve_connection(io, service));
+            tokio::select! {
+                served = connection.as_mut() => served,
+                () = stop.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    timeout(STOP_WAIT, connection).await.unwrap_or(Ok(()))
+                }
+            }
         }
     };
     if let Err(e) = served {
         tracing::debug!("an HTTP connection broke: {e}");
     }
+}
+
+/// Lets this process have as many files and connections open as the system allows.
+pub fn raise_file_limit() {
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(limit) => tracing::debug!("{limit} files and connections can be open at once"),
+        Err(e) => tracing::warn!("the limit of open files cannot be raised: {e}"),
+    }
+}
+
+/// Connections of one listener, so that all listeners together leave files for the ledger.
+fn connections_max() -> usize {
+    let limit = rlimit::Resource::NOFILE.get_soft().unwrap_or(FILES_RESERVED);
+    let share = limit.saturating_sub(FILES_RESERVED) / LISTENERS;
+    usize::try_from(share).unwrap_or(CONNECTIONS_MAX).clamp(CONNECTIONS_MIN, CONNECTIONS_MAX)
 }
 
 /// Opens a listening socket, with an error that says what it is for.

@@ -1,6 +1,7 @@
 //! Reactor: tells senders of failures and long delays, by a delivery status notification (RFC 3464) in their Inbox.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use postledger_events::address::Address;
@@ -26,7 +27,7 @@ const PAUSE: Duration = Duration::from_secs(5);
 /// Runs until `stop`.
 pub async fn run(program: Arc<Program>, hostname: String, stop: CancellationToken) {
     let mut log = program.ledger.watch();
-    let teller = Arc::new(Teller { program, hostname });
+    let teller = Arc::new(Teller { from: AtomicU64::new(0), program, hostname });
     loop {
         let pause = match teller.round(&stop).await {
             Ok(()) => None,
@@ -44,25 +45,41 @@ pub async fn run(program: Arc<Program>, hostname: String, stop: CancellationToke
 }
 
 struct Teller {
+    /// No record before this one waits to be told of.
+    from: AtomicU64,
     program: Arc<Program>,
     hostname: String,
 }
 
 impl Teller {
+    /// One record that cannot be told of holds up no other: it is tried again in the next round.
     async fn round(self: &Arc<Self>, stop: &CancellationToken) -> Result<(), String> {
+        let mut from = self.from.load(Ordering::Relaxed);
+        let mut wrong = None;
         loop {
             let rows = self.program.ledger.snapshot();
-            let due = deliveries::notices(&rows, ROUND).map_err(|e| e.to_string())?;
+            let looking = tokio::task::spawn_blocking({
+                let rows = rows.clone();
+                move || deliveries::notices(&rows, Seq(from), ROUND)
+            });
+            let due = looking.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
             for of in &due {
-                if stop.is_cancelled() {
+                if stop.is_cancelled() || self.program.ledger.status().stopped.is_some() {
                     return Ok(());
                 }
-                self.tell(&rows, *of).await?;
+                if let Err(why) = self.tell(&rows, *of).await {
+                    wrong.get_or_insert((*of, why));
+                }
+                from = of.0 + 1;
             }
             if due.len() < ROUND {
-                return Ok(());
+                break;
             }
         }
+        // Records only come behind those that were seen, and told ones go; so the next look begins here.
+        let lowest = wrong.as_ref().map_or(from, |(of, _)| of.0);
+        self.from.store(lowest, Ordering::Relaxed);
+        wrong.map_or(Ok(()), |(of, why)| Err(format!("record {of}: {why}")))
     }
 
     async fn tell(self: &Arc<Self>, rows: &Snapshot, of: Seq) -> Result<(), String> {
@@ -112,8 +129,7 @@ impl Teller {
         };
         let Some(message) = deliveries::message(rows, id).map_err(|e| text(&e))? else { return Ok(None) };
         let Some(to) = message.personal.as_ref().and_then(|p| p.reverse_path.clone()) else { return Ok(None) };
-        let header =
-            if message.contents { ledger.body(&message.body).map_err(|e| text(&e))? } else { Default::default() };
+        let header = if message.contents { ledger.body(&message.body).unwrap_or_default() } else { Default::default() };
         let schedule = self.waits_left(rows, &message).map_err(|e| text(&e))?;
         let mut parts = Vec::new();
         for t in &told {

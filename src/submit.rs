@@ -24,6 +24,9 @@ pub const CODE_VERSION: &str = concat!("postledger/", env!("CARGO_PKG_VERSION"))
 /// Composing and signing more than this leaves the thread to others first.
 const BLOCKING_BYTES: usize = 1024 * 1024;
 
+/// Octets of a subject that records and rows keep.
+const SUBJECT_BYTES_MAX: usize = 1000;
+
 /// Submits messages.
 pub struct Submitter {
     ledger: Ledger,
@@ -155,7 +158,7 @@ impl Submitter {
             recipients: request.recipients,
             fromids,
             message_id: composed.message_id.clone(),
-            subject: request.draft.subject,
+            subject: clip(request.draft.subject),
             extra: request.extra,
             body: stored.body,
             eight_bit: composed.eight_bit,
@@ -182,6 +185,15 @@ impl Drop for Working {
     fn drop(&mut self) {
         self.in_flight.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
     }
+}
+
+/// The subject as records and rows have it; the message itself has all of it.
+fn clip(mut subject: String) -> String {
+    if subject.len() > SUBJECT_BYTES_MAX {
+        let end = (0..=SUBJECT_BYTES_MAX).rev().find(|at| subject.is_char_boundary(*at)).unwrap_or(0);
+        subject.truncate(end);
+    }
+    subject
 }
 
 fn draft_bytes(draft: &Draft) -> usize {

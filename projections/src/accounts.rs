@@ -3,7 +3,7 @@
 use postledger_events::address::{Address, Domain, Localpart};
 use postledger_events::fact::account::{AccountSettings, Destination, DomainSettings, TransportSettings};
 use postledger_events::fact::job::{HoldMatch, Work};
-use postledger_events::id::{AccountName, Author, HoldRuleId, JobId, TransportName};
+use postledger_events::id::{AccountName, Author, HoldRuleId, JobId, Seq, TransportName};
 use postledger_events::time::Timestamp;
 use postledger_events::{Event, Record};
 use serde::{Deserialize, Serialize};
@@ -47,6 +47,8 @@ pub struct TransportRow {
 pub struct HoldRuleRow {
     pub rule: HoldRuleId,
     pub matching: HoldMatch,
+    /// The record that added it.
+    pub seq: Seq,
     pub added: Timestamp,
     pub by: Author,
 }
@@ -64,11 +66,13 @@ pub struct JobRow {
     pub finished: bool,
 }
 
-/// The last numbers given out.
+/// The last numbers given out, and how many there are now, so that nobody looks for what is not there.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
     pub hold_rule: u64,
     pub job: u64,
+    hold_rules: u64,
+    jobs: u64,
 }
 
 pub fn account(rows: &(impl Rows + ?Sized), account: &AccountName) -> Result<Option<AccountRow>, Error> {
@@ -123,6 +127,9 @@ pub fn hold_rule(rows: &(impl Rows + ?Sized), rule: HoldRuleId) -> Result<Option
 }
 
 pub fn hold_rules(rows: &(impl Rows + ?Sized)) -> Result<Vec<HoldRuleRow>, Error> {
+    if counters(rows)?.hold_rules == 0 {
+        return Ok(Vec::new());
+    }
     list(rows, b"r")
 }
 
@@ -136,6 +143,9 @@ pub fn job(rows: &(impl Rows + ?Sized), job: JobId) -> Result<Option<JobRow>, Er
 
 /// The jobs that are not done, oldest first.
 pub fn jobs(rows: &(impl Rows + ?Sized)) -> Result<Vec<JobRow>, Error> {
+    if counters(rows)?.jobs == 0 {
+        return Ok(Vec::new());
+    }
     list(rows, b"j")
 }
 
@@ -198,13 +208,22 @@ pub(crate) fn fold(record: &Record, rows: &mut dyn RowsMut) -> Result<(), Error>
         }
         Event::TransportRemoved(e) => rows.remove(TABLE, transport_key(&e.transport)),
         Event::HoldRuleAdded(e) => {
-            let row = HoldRuleRow { rule: e.rule, matching: e.matching.clone(), added: record.at, by: e.by.clone() };
+            let new = hold_rule(rows, e.rule)?.is_none();
+            let (matching, by) = (e.matching.clone(), e.by.clone());
+            let row = HoldRuleRow { rule: e.rule, matching, seq: record.seq, added: record.at, by };
             write(rows, TABLE, rule_key(e.rule), &row);
             start_job(rows, record, e.job, Work::ApplyHoldRule(e.rule, e.matching.clone()), &e.by)?;
-            let counters = Counters { hold_rule: e.rule.0, ..counters(rows)? };
-            write(rows, TABLE, b"c".to_vec(), &counters);
+            count(rows, |c| {
+                c.hold_rule = e.rule.0;
+                c.hold_rules = c.hold_rules.saturating_add(u64::from(new));
+            })?;
         }
-        Event::HoldRuleRemoved(e) => rows.remove(TABLE, rule_key(e.rule)),
+        Event::HoldRuleRemoved(e) => {
+            if hold_rule(rows, e.rule)?.is_some() {
+                rows.remove(TABLE, rule_key(e.rule));
+                count(rows, |c| c.hold_rules = c.hold_rules.saturating_sub(1))?;
+            }
+        }
         Event::JobStarted(e) => {
             start_job(rows, record, e.job, e.work.clone(), &e.by)?;
             if let Work::RemoveAccount(name) = &e.work
@@ -215,18 +234,19 @@ pub(crate) fn fold(record: &Record, rows: &mut dyn RowsMut) -> Result<(), Error>
             }
         }
         Event::JobAdvanced(e) => {
-            if let Some(mut row) = job(rows, e.job)? {
+            if let Some(mut row) = read::<JobRow>(rows, TABLE, &job_key(e.job))? {
                 row.cursor = e.cursor.clone();
                 row.affected = e.affected;
                 write(rows, TABLE, job_key(e.job), &row);
             }
         }
         Event::JobFinished(e) => {
-            if let Some(mut row) = job(rows, e.job)? {
+            if let Some(mut row) = read::<JobRow>(rows, TABLE, &job_key(e.job))? {
                 row.affected = e.affected;
                 row.finished = true;
                 rows.remove(TABLE, job_key(e.job));
                 write(rows, TABLE, finished_key(e.job), &row);
+                count(rows, |c| c.jobs = c.jobs.saturating_sub(1))?;
             }
         }
         Event::LedgerCreated(_)
@@ -253,10 +273,19 @@ pub(crate) fn fold(record: &Record, rows: &mut dyn RowsMut) -> Result<(), Error>
 }
 
 fn start_job(rows: &mut dyn RowsMut, record: &Record, job: JobId, work: Work, by: &Author) -> Result<(), Error> {
-    let row =
-        JobRow { job, work, by: by.clone(), started: record.at, cursor: String::new(), affected: 0, finished: false };
+    let new = rows.get(TABLE, &job_key(job))?.is_none();
+    let (cursor, by) = (String::new(), by.clone());
+    let row = JobRow { job, work, by, started: record.at, cursor, affected: 0, finished: false };
     write(rows, TABLE, job_key(job), &row);
-    let counters = Counters { job: job.0, ..counters(rows)? };
+    count(rows, |c| {
+        c.job = job.0;
+        c.jobs = c.jobs.saturating_add(u64::from(new));
+    })
+}
+
+fn count(rows: &mut dyn RowsMut, change: impl FnOnce(&mut Counters)) -> Result<(), Error> {
+    let mut counters = counters(rows)?;
+    change(&mut counters);
     write(rows, TABLE, b"c".to_vec(), &counters);
     Ok(())
 }

@@ -118,6 +118,8 @@ pub struct DeliveryRow {
     pub wish: Option<(Wish, Author)>,
     /// The last job that treated it.
     pub job: Option<JobId>,
+    /// The record that released it last: rules that were there before hold it no more.
+    pub released: Option<Seq>,
     /// Finished deliveries are listed until then.
     pub keep_until: Option<Timestamp>,
 }
@@ -208,9 +210,9 @@ pub fn all(rows: &(impl Rows + ?Sized), from: DeliveryId, limit: usize) -> Resul
     found.iter().map(|(_, value)| crate::rows::parse(TABLE, value)).collect()
 }
 
-/// Records that senders are to be told of, oldest first.
-pub fn notices(rows: &(impl Rows + ?Sized), limit: usize) -> Result<Vec<Seq>, Error> {
-    let found = rows.scan(TABLE, b"o", &end_of(b"o"), Order::Ascending, limit)?;
+/// Records from `from` on that senders are to be told of, oldest first.
+pub fn notices(rows: &(impl Rows + ?Sized), from: Seq, limit: usize) -> Result<Vec<Seq>, Error> {
+    let found = rows.scan(TABLE, &notice_key(from), &end_of(b"o"), Order::Ascending, limit)?;
     Ok(found.iter().filter_map(|(k, _)| k.get(1..9)?.try_into().ok()).map(u64::from_be_bytes).map(Seq).collect())
 }
 
@@ -304,6 +306,7 @@ pub(crate) fn fold(record: &Record, rows: &mut dyn RowsMut) -> Result<(), Error>
                     row.state = State::Queued;
                     // No entry comes into the index before the times that were looked at already.
                     row.due = row.due.max(record.at);
+                    row.released = Some(record.seq);
                     row.job = e.job.or(row.job);
                 })?;
             }
@@ -412,6 +415,7 @@ fn new_delivery(record: &Record, e: &MessageSubmitted, d: &SubmittedDelivery, ad
         last_activity: record.at,
         wish: None,
         job: None,
+        released: None,
         keep_until: None,
     }
 }

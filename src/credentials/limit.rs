@@ -8,7 +8,7 @@ use postledger_events::time::Timestamp;
 /// Networks that failures are counted for, from narrow to wide: prefix of IPv4 and IPv6, failures in a minute and a day.
 const NETWORKS: [(u32, u32, u32, u32); 3] = [(32, 64, 10, 50), (26, 48, 30, 150), (21, 32, 90, 450)];
 const WINDOWS_S: [i64; 2] = [60, 24 * 3600];
-/// Counters that are kept; when there are more, those whose windows are over go.
+/// Counters that are kept; when there are more, those whose windows are over go, or else all.
 const COUNTERS_MAX: usize = 100_000;
 
 /// Counts of failures. Time comes in with each call.
@@ -34,6 +34,9 @@ impl FailureLimit {
     pub fn failed(&mut self, client: IpAddr, now: Timestamp) {
         if self.counts.len() >= COUNTERS_MAX {
             self.counts.retain(|_, windows| windows[1].0 == window_of(now, 1));
+            if self.counts.len() >= COUNTERS_MAX {
+                self.counts.clear();
+            }
         }
         for n in 0..NETWORKS.len() {
             let counts = self.counts.entry((n, network(client, n))).or_default();

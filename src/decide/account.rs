@@ -10,8 +10,8 @@ use postledger_events::fact::account::{
 use postledger_events::fact::job::{JobStarted, Work};
 use postledger_events::id::{AccountName, Author};
 use postledger_events::refusal::Thing;
-use postledger_projections::Rows;
 use postledger_projections::accounts::{self, AccountRow, LIST_MAX};
+use postledger_projections::{Rows, suppressions};
 
 use super::{Decision, Policy, damaged, queue};
 
@@ -32,6 +32,12 @@ pub fn configure(c: &ConfigureAccount, rows: &dyn Rows) -> Result<Decision, Refu
         Some(row) => (row.settings.clone(), row.full_name.clone().unwrap_or_default()),
         None => (AccountSettings::default(), String::new()),
     };
+    if c.change.fold.is_some_and(|fold| fold != settings.fold)
+        && !suppressions::some(rows, &c.account, 1).map_err(damaged)?.is_empty()
+    {
+        let why = "suppressed addresses, which are kept as the present way of folding has them; remove them first";
+        return Err(Refusal::InUse(why.to_owned()));
+    }
     let replaced = settings.password.filter(|_| c.change.password.is_some());
     c.change.clone().apply(&mut full_name, &mut settings);
     check(&settings, &full_name)?;

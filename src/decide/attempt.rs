@@ -16,6 +16,7 @@ use postledger_events::fact::delivery::{
     RescheduledDelivery, SuppressedRecipient, Wish,
 };
 use postledger_events::fact::expiry::{Expired, ExpiredBody};
+use postledger_events::fact::job::Work;
 use postledger_events::fact::suppression::{AddressSuppressed, Cause, SuppressionPersonal};
 use postledger_events::id::{AttemptId, Author, DeliveryId, RecipientKey, Seq, SuppressionId};
 use postledger_events::refusal::Thing;
@@ -33,23 +34,80 @@ use super::{Decision, Moment, Policy, classify, damaged, next_number, pseudonym,
 pub const NO_PROBLEM: Problem = Problem { code: 0, enhanced: None, reply: None, error: None };
 
 /// Gives leave for those deliveries that are due and may go. The others are held, suppressed or failed at once.
-pub fn start(c: &StartAttempt, rows: &dyn Rows, moment: Moment) -> Result<Decision, Refusal> {
+pub fn start(c: &StartAttempt, rows: &dyn Rows, policy: &Policy, moment: Moment) -> Result<Decision, Refusal> {
     let message = find_message(rows, c.message)?;
     let account = accounts::account(rows, &message.account).map_err(damaged)?;
-    let mut gate = Gate::new(&message, account.as_ref(), rows, moment)?;
-    let mut seen = BTreeSet::new();
-    for id in c.deliveries.iter().filter(|id| seen.insert(**id)) {
-        if let Some(row) = deliveries::delivery(rows, *id).map_err(damaged)?
-            && row.message == c.message
-            && row.state == State::Queued
-            && row.due <= moment.now
-        {
-            gate.admit(row, rows).map_err(damaged)?;
-        }
+    let due = due(c, rows, moment).map_err(damaged)?;
+    if is_sender_disabled(&message, rows).map_err(damaged)? {
+        return Ok(defer_disabled(c, &message, account.as_ref(), due, policy, moment));
     }
+    let mut gate = Gate::new(&message, account.as_ref(), rows, moment)?;
+    for row in due {
+        gate.admit(row, rows).map_err(damaged)?;
+    }
+    let changes = std::mem::take(&mut gate.changes);
     let mut decision = gate.decide(c, moment);
+    for changes in changes {
+        changes.decide(rows, moment, &mut decision).map_err(damaged)?;
+    }
     forget_contents(&message, rows, &mut decision).map_err(damaged)?;
     Ok(decision)
+}
+
+/// Those of the deliveries that can be tried now.
+fn due(c: &StartAttempt, rows: &dyn Rows, moment: Moment) -> Result<Vec<DeliveryRow>, Error> {
+    let mut seen = BTreeSet::new();
+    let mut due = Vec::new();
+    for id in c.deliveries.iter().filter(|id| seen.insert(**id)) {
+        let row = deliveries::delivery(rows, *id)?;
+        due.extend(row.filter(|row| row.message == c.message && row.state == State::Queued && row.due <= moment.now));
+    }
+    Ok(due)
+}
+
+fn is_sender_disabled(message: &MessageRow, rows: &dyn Rows) -> Result<bool, Error> {
+    let Some(sender) = message.personal.as_ref().and_then(|p| p.reverse_path.as_ref()) else { return Ok(false) };
+    Ok(accounts::domain(rows, &sender.domain)?.is_some_and(|domain| domain.settings.disabled))
+}
+
+/// An attempt that fails before it leaves, since the sender's domain is disabled; on the schedule, it may be enabled later.
+fn defer_disabled(
+    c: &StartAttempt,
+    message: &MessageRow,
+    account: Option<&AccountRow>,
+    due: Vec<DeliveryRow>,
+    policy: &Policy,
+    moment: Moment,
+) -> Decision {
+    let mut decision = Decision::new(Answer::Attempt(AttemptLeave { recipients: Vec::new() }));
+    if due.is_empty() {
+        return decision;
+    }
+    let finish = FinishAttempt {
+        attempt: c.attempt,
+        message: c.message,
+        results: Vec::new(),
+        replies: Vec::new(),
+        errors: vec!["the domain of the sender is disabled".to_owned()],
+        session: Session::default(),
+        ended: moment.now,
+        jitter_s: 0,
+    };
+    let (mut end, mut started) = (End::default(), Vec::new());
+    let schedule = retry::schedule(account, policy);
+    for row in due {
+        let row = DeliveryRow { attempts: row.attempts + 1, ..row };
+        started.push(NumberedDelivery { id: row.id, number: row.attempts });
+        let next = retry::next(schedule, policy.retry_scale, row.attempts, c.started, 0).map(|t| t.max(moment.now));
+        end.add(&row, RecipientOutcome::Local { permanent: false, enhanced: None, error: 0 }, &finish, moment, next);
+    }
+    let (attempt, transport, account) = (c.attempt, c.transport.clone(), message.account.clone());
+    let (message_id, started_at) = (c.message, c.started);
+    let event =
+        AttemptStarted { attempt, message: message_id, account, transport, deliveries: started, started: started_at };
+    decision.events.push(event.into());
+    end.events(&finish, message, &mut decision);
+    decision
 }
 
 /// Sorts deliveries by what stands in their way.
@@ -57,6 +115,9 @@ struct Gate<'a> {
     message: &'a MessageRow,
     account: Option<&'a AccountRow>,
     rules: Vec<accounts::HoldRuleRow>,
+    /// Wishes for many deliveries that were recorded and have not come to all of them.
+    jobs: Vec<accounts::JobRow>,
+    changes: Vec<queue::Changes>,
     keep_until: Timestamp,
     leave: Vec<LeaveRecipient>,
     started: Vec<NumberedDelivery>,
@@ -76,6 +137,8 @@ impl<'a> Gate<'a> {
             message,
             account,
             rules: accounts::hold_rules(rows).map_err(damaged)?,
+            jobs: accounts::jobs(rows).map_err(damaged)?,
+            changes: Vec::new(),
             keep_until: moment.now + Duration::from_secs(message.keep_s),
             leave: Vec::new(),
             started: Vec::new(),
@@ -88,9 +151,14 @@ impl<'a> Gate<'a> {
     fn admit(&mut self, row: DeliveryRow, rows: &dyn Rows) -> Result<(), Error> {
         let going = self.account.is_none_or(|a| a.removing.is_some());
         let sender_domain = self.message.personal.as_ref().and_then(|p| p.reverse_path.as_ref()).map(|a| &a.domain);
-        let rule = self.rules.iter().find(|r| queue::matches(&r.matching, &row.account, sender_domain, &row.domain));
+        let rule = self.rules.iter().find(|r| {
+            row.released.is_none_or(|released| r.seq > released)
+                && queue::matches(&r.matching, &row.account, sender_domain, &row.domain)
+        });
         if going {
             self.failed.push(failed(&row, Failure::AccountRemoved, NO_PROBLEM));
+        } else if let Some(changes) = self.wished(&row, rows)? {
+            self.changes.push(changes);
         } else if let Some(rule) = rule {
             self.held.push((row.id, HoldCause::Rule(rule.rule)));
         } else if let Some(entry) = suppressions::suppression(rows, &row.account, row.recipient)? {
@@ -100,6 +168,19 @@ impl<'a> Gate<'a> {
             self.leave_or_fail(row);
         }
         Ok(())
+    }
+
+    /// What an open job would do with this delivery when it came to it: that is obeyed at once.
+    fn wished(&self, row: &DeliveryRow, rows: &dyn Rows) -> Result<Option<queue::Changes>, Error> {
+        for job in self.jobs.iter().filter(|job| job.started >= self.message.submitted) {
+            let Work::Queue(filter, action) = &job.work else { continue };
+            let mut changes = queue::Changes::new(*action, Some(job.job), job.by.clone());
+            changes.add(row.clone(), filter, rows)?;
+            if changes.affected > 0 {
+                return Ok(Some(changes));
+            }
+        }
+        Ok(None)
     }
 
     fn leave_or_fail(&mut self, row: DeliveryRow) {

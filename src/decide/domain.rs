@@ -2,7 +2,7 @@
 
 use postledger_events::Refusal;
 use postledger_events::command::{ConfigureDomain, RemoveDomain};
-use postledger_events::fact::account::{DomainConfigured, DomainRemoved, DomainSettings};
+use postledger_events::fact::account::{Destination, DomainConfigured, DomainRemoved, DomainSettings};
 use postledger_events::id::SecretId;
 use postledger_events::refusal::Thing;
 use postledger_projections::{Rows, accounts};
@@ -74,6 +74,7 @@ fn check(c: &ConfigureDomain, settings: &DomainSettings, rows: &dyn Rows) -> Res
     if settings.dkim.len() > SELECTORS_MAX {
         return Err(Refusal::Invalid(format!("a domain has at most {SELECTORS_MAX} DKIM selectors")));
     }
+    check_addresses(c, settings, rows)?;
     if s.is_empty() {
         let all = accounts::accounts(rows).map_err(damaged)?;
         let in_domain = |row: &&accounts::AccountRow| row.settings.fromid_logins.iter().any(|a| a.domain == c.domain);
@@ -85,4 +86,20 @@ fn check(c: &ConfigureDomain, settings: &DomainSettings, rows: &dyn Rows) -> Res
         }
     }
     Ok(())
+}
+
+/// Addresses are looked up by their canonical form, so a change of that form must leave all that were given out as they are.
+fn check_addresses(c: &ConfigureDomain, settings: &DomainSettings, rows: &dyn Rows) -> Result<(), Refusal> {
+    if c.change.separators.is_none() && c.change.localpart_case_sensitive.is_none() {
+        return Ok(());
+    }
+    let given_out = accounts::addresses(rows).map_err(damaged)?;
+    let unreachable = given_out.iter().find(|row| match &row.address {
+        Destination::Address(a) => a.domain == c.domain && accounts::canonical(a, settings).as_ref() != Some(a),
+        Destination::CatchAll(_) => false,
+    });
+    match unreachable {
+        Some(row) => Err(Refusal::InUse(format!("address {} could not be reached any more", row.address))),
+        None => Ok(()),
+    }
 }

@@ -76,7 +76,7 @@ impl Decision {
 pub fn decide(command: &Command, rows: &dyn Rows, policy: &Policy, moment: Moment) -> Result<Decision, Refusal> {
     match command {
         Command::Submit(c) => submit::submit(c, rows, policy, moment),
-        Command::StartAttempt(c) => attempt::start(c, rows, moment),
+        Command::StartAttempt(c) => attempt::start(c, rows, policy, moment),
         Command::FinishAttempt(c) => attempt::finish(c, rows, policy, moment),
         Command::AbandonAttempt(c) => attempt::abandon(c, rows, policy, moment),
         Command::Receive(c) => mailbox::receive(c, rows, policy),

@@ -142,7 +142,7 @@ impl Changes {
     /// Takes a delivery in if it is meant, open, not as wished already, and not treated by this job before.
     pub fn add(&mut self, row: DeliveryRow, filter: &QueueFilter, rows: &dyn Rows) -> Result<(), Error> {
         let treated = self.job.is_some_and(|job| row.job == Some(job)) && !matches!(self.action, QueueAction::Fail);
-        if treated || !self.changes(&row) {
+        if treated || !self.changes(&row) || self.is_released(&row, rows)? || self.is_going(&row, rows)? {
             return Ok(());
         }
         let message = match self.messages.get(&row.message) {
@@ -167,6 +167,22 @@ impl Changes {
             entry.1.push(row);
         }
         Ok(())
+    }
+
+    /// Somebody released it after the rule was there.
+    fn is_released(&self, row: &DeliveryRow, rows: &dyn Rows) -> Result<bool, Error> {
+        let (Some(rule), Some(released)) = (self.rule, row.released) else { return Ok(false) };
+        Ok(accounts::hold_rule(rows, rule)?.is_some_and(|rule| rule.seq < released))
+    }
+
+    /// Deliveries of an account that is being removed are only ended.
+    fn is_going(&self, row: &DeliveryRow, rows: &dyn Rows) -> Result<bool, Error> {
+        match self.action {
+            QueueAction::Cancel | QueueAction::Fail => Ok(false),
+            QueueAction::Hold | QueueAction::Release | QueueAction::ScheduleAt(_) | QueueAction::ScheduleAdd(_) => {
+                Ok(accounts::account(rows, &row.account)?.is_none_or(|account| account.removing.is_some()))
+            }
+        }
     }
 
     fn changes(&self, row: &DeliveryRow) -> bool {

@@ -1,12 +1,13 @@
 //! One attempt: leave from the ledger, a connection, transactions, and the outcome into the ledger.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use postledger_events::Command;
 use postledger_events::command::{FinishAttempt, LeaveRecipient, RecipientOutcome, StartAttempt};
 use postledger_events::fact::attempt::{Session, TlsUsed};
-use postledger_events::id::{AttemptId, TransportName};
+use postledger_events::id::{AttemptId, MessageUuid, TransportName};
 use postledger_events::reply::{EnhancedCode, Reply};
 use postledger_events::{Answer, Refusal};
 use postledger_projections::deliveries::MessageRow;
@@ -35,6 +36,8 @@ pub struct Attempts {
     timeouts: Timeouts,
     /// Cuts off what runs.
     cut_off: CancellationToken,
+    /// Contents in memory, each once however many attempts send it.
+    bodies: Mutex<HashMap<MessageUuid, Weak<bytes::Bytes>>>,
 }
 
 impl Attempts {
@@ -47,6 +50,7 @@ impl Attempts {
             hostname: settings.hostname.clone(),
             timeouts: settings.timeouts,
             cut_off: CancellationToken::new(),
+            bodies: Mutex::default(),
         }
     }
 
@@ -120,13 +124,24 @@ impl Attempts {
         }
     }
 
-    async fn body(&self, message: &MessageRow) -> Result<bytes::Bytes, String> {
+    async fn body(&self, message: &MessageRow) -> Result<Arc<bytes::Bytes>, String> {
         let (ledger, body) = (self.ledger.clone(), message.body);
         if !Ledger::is_body_file(&body) {
-            return ledger.body(&body).map_err(|e| e.to_string());
+            return ledger.body(&body).map(Arc::new).map_err(|e| e.to_string());
+        }
+        if let Some(shared) = self.bodies().get(&message.message).and_then(Weak::upgrade) {
+            return Ok(shared);
         }
         let read = tokio::task::spawn_blocking(move || ledger.body(&body)).await;
-        read.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
+        let read = Arc::new(read.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?);
+        let mut bodies = self.bodies();
+        bodies.retain(|_, body| body.strong_count() > 0);
+        bodies.insert(message.message, Arc::downgrade(&read));
+        Ok(read)
+    }
+
+    fn bodies(&self) -> MutexGuard<'_, HashMap<MessageUuid, Weak<bytes::Bytes>>> {
+        self.bodies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tries one address after the other.
@@ -184,8 +199,11 @@ impl Attempts {
                 require_tls: message.require_tls == Some(true),
             };
             let report = tokio::select! {
-                report = client.deliver(&transaction) => report,
-                () = self.cut_off.cancelled() => return outcome.cut_short(),
+                report = client.deliver(&transaction) => Some(report),
+                () = self.cut_off.cancelled() => None,
+            };
+            let Some(report) = report else {
+                return if client.content_begun() { outcome.cut_short() } else { outcome.cut_off() };
             };
             outcome.report(&report, client.facts());
             if !report.usable {

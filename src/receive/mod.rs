@@ -30,6 +30,8 @@ pub use simulate::Failure;
 
 /// Connections at once.
 const CONNECTIONS_MAX: usize = 1000;
+/// How long sessions may take to end after a stop was asked for.
+const STOP_WAIT: Duration = Duration::from_secs(30);
 /// How long to wait after a connection could not be accepted (as when there are no more file descriptors).
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -83,7 +85,11 @@ pub async fn run(socket: TcpListener, listener: Arc<Listener>, stop: Cancellatio
             drop(place);
         });
     }
-    while sessions.join_next().await.is_some() {}
+    // A message that is not whole by then has no 250, so its sender keeps it.
+    let ended = async { while sessions.join_next().await.is_some() {} };
+    if tokio::time::timeout(STOP_WAIT, ended).await.is_err() {
+        sessions.shutdown().await;
+    }
 }
 
 /// Decides about the mail of one connection.

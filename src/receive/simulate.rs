@@ -48,8 +48,9 @@ impl Failure {
     pub fn reply(self) -> Reply {
         match self {
             Failure::Timeout => Reply::new(451, "4.3.0 simulated timeout"),
-            // RFC 5321 §4.2 knows no class 6; 600 is answered as the contract has it, with the class of a permanent failure.
-            Failure::Code(code) => Reply::new(code, format!("{}.0.0 simulated failure", (code / 100).min(5))),
+            // RFC 5321 §4.2 knows no class 6, and no client would take it for a reply.
+            Failure::Code(600) => Reply::new(554, "5.0.0 simulated failure 600"),
+            Failure::Code(code) => Reply::new(code, format!("{}.0.0 simulated failure", code / 100)),
         }
     }
 

@@ -65,6 +65,7 @@ pub async fn http_door(
 
 /// Runs all until SIGTERM or SIGINT, and then to an end that leaves nothing in doubt.
 pub async fn run(program: Arc<Program>, doors: Doors, hostname: Domain, roots: deliver::TlsRoots) -> Result<(), Error> {
+    http::raise_file_limit();
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
     for door in doors.http {
@@ -87,8 +88,14 @@ pub async fn run(program: Arc<Program>, doors: Doors, hostname: Domain, roots: d
     tasks.spawn(jobs::run(program.ledger.clone(), stop.clone()));
     tasks.spawn(expiry::run(program.ledger.clone(), program.clock.clone(), stop.clone()));
 
-    let signal = stopping().await?;
-    tracing::info!("{signal}: no more is taken in; what runs may end");
+    let died = tokio::select! {
+        signal = stopping() => {
+            tracing::info!("{}: no more is taken in; what runs may end", signal?);
+            None
+        }
+        // None of them ends by itself. Without one of them mail would be taken in and go nowhere.
+        Some(ended) = tasks.join_next() => Some(ended.map_or_else(|e| e.to_string(), |()| "it ended".to_owned())),
+    };
     stop.cancel();
     while let Some(ended) = tasks.join_next().await {
         if let Err(e) = ended {
@@ -97,7 +104,7 @@ pub async fn run(program: Arc<Program>, doors: Doors, hostname: Domain, roots: d
     }
     program.ledger.close().await?;
     tracing::info!("stopped");
-    Ok(())
+    died.map_or(Ok(()), |why| Err(Error::Setup(format!("a part of the program died, so all was stopped: {why}"))))
 }
 
 async fn stopping() -> Result<&'static str, Error> {

@@ -32,7 +32,7 @@ const ADMIN_PASSWORD: &str = "moxadmin";
 const SELECTOR: &str = "localserve";
 const KEEP_S: u64 = 72 * 3600;
 /// The address that it listens on, remembered from its first start.
-const IP_FILE: &str = "localserve-ip";
+pub const IP_FILE: &str = "localserve-ip";
 
 /// Ports of the services that are up.
 const SMTP_PORT: u16 = 1025;
@@ -55,14 +55,28 @@ pub struct Request {
 /// Runs until it is told to stop.
 pub async fn run(request: Request) -> Result<(), Error> {
     let dir = &request.dir;
+    if dir.join(crate::config::FILE).exists() {
+        let why =
+            format!("{} is a real server's directory; localserve would open it to a published password", dir.display());
+        return Err(Error::Setup(format!("{why}: use another --dir, or `postledger serve`")));
+    }
     files::create_private_dir(dir).map_err(|e| Error::File(dir.clone(), e))?;
     let clock = Clock::system();
     let settings = Settings { retry_scale: request.retry_scale, ..Settings::of(None)? };
     let accept_clock = request.accept_clock.then(command_line_author);
     let options = Options { create: true, ..settings.options(dir, accept_clock) };
     let ledger = open(options, clock.clone()).await?;
-    let ips = listening(dir, request.ip)?;
+    let served = serve(&request, settings, ledger.clone(), clock).await;
+    if served.is_err() {
+        // A start that fails leaves a directory that opens without questions.
+        ledger.close().await?;
+    }
+    served
+}
 
+async fn serve(request: &Request, settings: Settings, ledger: Ledger, clock: Clock) -> Result<(), Error> {
+    let dir = &request.dir;
+    let ips = listening(dir, request.ip)?;
     let certificate_files = Files { certificate: dir.join("localhost.crt"), key: dir.join("localhost.key") };
     let mut names = vec![HOSTNAME.to_owned(), Ipv4Addr::LOCALHOST.to_string(), Ipv6Addr::LOCALHOST.to_string()];
     names.extend(ips.iter().map(ToString::to_string).filter(|ip| !names.contains(ip)).collect::<Vec<_>>());
@@ -76,6 +90,9 @@ pub async fn run(request: Request) -> Result<(), Error> {
     let doors = open_doors(&program, dir, &ips, &certificate).await?;
     let roots = deliver::TlsRoots::Given(certificate_files.roots()?);
     greet(dir, ips[0]);
+    if !ips[0].is_loopback() {
+        tracing::warn!("{} is no loopback address: whoever reaches it can log in with the published passwords", ips[0]);
+    }
     let hostname = Domain::new(HOSTNAME).expect("a constant name is valid");
     doors::run(program, doors, hostname, roots).await
 }

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use postledger_events::Command;
 use postledger_events::address::{Address, Domain};
 use postledger_events::command::{AddAddress, ConfigureAccount, ConfigureDomain};
 use postledger_events::fact::account::{Destination, DkimAlgorithm};
 use postledger_events::id::{AccountName, Selector};
+use postledger_events::{Answer, Command, Refusal};
 use postledger_web::port::{ExecuteError, Port};
 
 use super::{Error, Settings, command_line_author, write_admin_password};
@@ -36,6 +36,9 @@ pub async fn run(request: Request) -> Result<(), Error> {
     let path = dir.join(config::FILE);
     if path.exists() {
         return Err(Error::Setup(format!("{} exists already; this directory is set up", path.display())));
+    }
+    if dir.join(super::localserve::IP_FILE).exists() {
+        return Err(Error::Setup(format!("{} is localserve's directory; use another --dir", dir.display())));
     }
     files::create_private_dir(dir).map_err(|e| Error::File(dir.clone(), e))?;
     let text = config::DEFAULT.replace(config::DEFAULT_HOSTNAME, hostname.as_str());
@@ -65,7 +68,7 @@ async fn set_up(
     let by = command_line_author;
     let domain = &address.domain;
     let command = ConfigureDomain { domain: domain.clone(), create: true, change: Default::default(), by: by() };
-    program.execute(Command::ConfigureDomain(command)).await.map_err(refused)?;
+    made(program.execute(Command::ConfigureDomain(command)).await)?;
     let mut records = Vec::new();
     for (selector, algorithm) in [("pl1", DkimAlgorithm::RsaSha256), ("pl2", DkimAlgorithm::Ed25519Sha256)] {
         let selector = Selector::new(selector).expect("a constant name is valid");
@@ -73,12 +76,20 @@ async fn set_up(
         records.push(dkim::zone_line(&format!("{selector}._domainkey.{domain}."), &content));
     }
     let command = ConfigureAccount { account: account.clone(), create: true, change: Default::default(), by: by() };
-    program.execute(Command::ConfigureAccount(Box::new(command))).await.map_err(refused)?;
+    made(program.execute(Command::ConfigureAccount(Box::new(command))).await)?;
     let to = Destination::Address(address.clone());
     let command = AddAddress { address: to, account: account.clone(), by: by() };
-    program.execute(Command::AddAddress(command)).await.map_err(refused)?;
+    made(program.execute(Command::AddAddress(command)).await)?;
     program.set_password(account, password, by()).await.map_err(refused)?;
     Ok(records)
+}
+
+/// What an earlier run that was cut off has made is there already.
+fn made(made: Result<Answer, ExecuteError>) -> Result<(), Error> {
+    match made {
+        Ok(_) | Err(ExecuteError::Refused(Refusal::Exists(_))) => Ok(()),
+        Err(e) => Err(refused(e)),
+    }
 }
 
 fn refused(e: ExecuteError) -> Error {

@@ -9,6 +9,7 @@ use crate::certificate::Certificate;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::ledger::Ledger;
+use crate::program::Program;
 use crate::{deliver, http};
 
 /// What the command line says.
@@ -32,8 +33,22 @@ pub async fn run(request: Request) -> Result<(), Error> {
         move || Ledger::open(options, clock)
     });
     let ledger = opened.await.map_err(|e| Error::Setup(e.to_string()))??;
-    let program = settings.program(ledger, clock, admin);
+    let program = settings.program(ledger.clone(), clock, admin);
+    let served = serve(&request, config, certificate, program).await;
+    if served.is_err() {
+        // A start that fails leaves a directory that opens without questions.
+        ledger.close().await?;
+    }
+    served
+}
 
+async fn serve(
+    request: &Request,
+    config: Config,
+    certificate: Option<Arc<Certificate>>,
+    program: Arc<Program>,
+) -> Result<(), Error> {
+    let dir = &request.dir;
     let intake = intake();
     let control = doors::control(dir)?;
     let mut doors =
@@ -53,6 +68,5 @@ pub async fn run(request: Request) -> Result<(), Error> {
     if let Some(metrics) = &config.metrics {
         doors.metrics.push(http::bind(metrics.listen, "metrics").await?);
     }
-    let program: Arc<_> = program;
     doors::run(program, doors, config.hostname, deliver::TlsRoots::Platform).await
 }

@@ -155,6 +155,10 @@ pub struct Client {
     facts: SessionFacts,
     timeouts: Timeouts,
     transactions: u64,
+    /// A transaction was begun and has not come to its end.
+    open: bool,
+    /// Content of the latest transaction was on its way to the peer.
+    content_begun: bool,
 }
 
 impl Client {
@@ -178,14 +182,22 @@ impl Client {
     pub async fn deliver(&mut self, transaction: &Transaction) -> Report {
         self.facts.reused = self.transactions > 0;
         self.transactions += 1;
+        (self.open, self.content_begun) = (true, false);
         let wrong = self.wire.wrong_while_idle().await;
         let mut delivery = Delivery::begin(&mut self.session, transaction);
         if let Some(text) = wrong {
             delivery.broke(text);
         }
-        let mut run = Run { wire: &mut self.wire, timeouts: &self.timeouts, spent: Spent::default(), bytes_sent: 0 };
+        let mut run = Run {
+            wire: &mut self.wire,
+            timeouts: &self.timeouts,
+            spent: Spent::default(),
+            bytes_sent: 0,
+            content_begun: &mut self.content_begun,
+        };
         run.complete(&mut delivery, transaction).await;
         let (spent, bytes_sent) = (run.spent, run.bytes_sent);
+        self.open = false;
         Report { recipients: delivery.finish(), spent, bytes_sent, usable: self.session.is_usable() }
     }
 
@@ -197,8 +209,14 @@ impl Client {
         &self.session.capabilities
     }
 
+    /// Another transaction can follow. Not after one that was dropped in the middle.
     pub fn is_usable(&self) -> bool {
-        self.session.is_usable()
+        self.session.is_usable() && !self.open
+    }
+
+    /// Whether the peer may have some of the content of the latest transaction.
+    pub fn content_begun(&self) -> bool {
+        self.content_begun
     }
 
     /// Takes leave, as well as that goes: what was to be learnt is known by now.
@@ -320,7 +338,15 @@ impl<'a> Connecting<'a> {
             reused: false,
         };
         let session = Session::new(capabilities, security);
-        Client { wire: self.wire, session, facts, timeouts: *self.timeouts, transactions: 0 }
+        Client {
+            wire: self.wire,
+            session,
+            facts,
+            timeouts: *self.timeouts,
+            transactions: 0,
+            open: false,
+            content_begun: false,
+        }
     }
 }
 
@@ -345,6 +371,7 @@ struct Run<'a> {
     timeouts: &'a Timeouts,
     spent: Spent,
     bytes_sent: u64,
+    content_begun: &'a mut bool,
 }
 
 impl Run<'_> {
@@ -356,6 +383,7 @@ impl Run<'_> {
                 Action::Write(bytes, phase) => self.write(&bytes, phase, delivery).await,
                 Action::Read(phase) => self.read(phase, delivery).await,
                 Action::WriteMessage => {
+                    *self.content_begun = true;
                     *self.spent_on(part) = std::mem::replace(&mut since, Instant::now()).elapsed();
                     self.write_message(&transaction.message, delivery).await;
                     self.spent.data = std::mem::replace(&mut since, Instant::now()).elapsed();
