@@ -68,7 +68,7 @@ pub async fn run(ledger: Ledger, clock: Clock, settings: Settings, stop: Cancell
         attempts: Arc::new(attempts),
         running: JoinSet::new(),
         tasks: HashMap::new(),
-        ready: VecDeque::new(),
+        ready: HashMap::new(),
         known: HashSet::new(),
         busy: HashMap::new(),
         bound: Due::FIRST,
@@ -89,7 +89,8 @@ struct Reactor {
     attempts: Arc<Attempts>,
     running: JoinSet<()>,
     tasks: HashMap<tokio::task::Id, Group>,
-    ready: VecDeque<Group>,
+    /// Groups that wait for room, by transport.
+    ready: HashMap<TransportName, VecDeque<Group>>,
     /// What is ready or running.
     known: HashSet<DeliveryId>,
     /// Groups running by transport.
@@ -140,7 +141,7 @@ impl Reactor {
 
     fn wait(&self) -> Duration {
         // With enough at hand, what else is due can wait.
-        if self.ready.len() >= READY_MIN {
+        if self.ready_count() >= READY_MIN {
             return PAUSE;
         }
         let now = self.clock.now().max(self.ledger.snapshot().at());
@@ -148,7 +149,7 @@ impl Reactor {
     }
 
     async fn refill(&mut self) {
-        if self.exhausted || self.ready.len() >= READY_MIN {
+        if self.exhausted || self.ready_count() >= READY_MIN {
             return;
         }
         let snapshot = self.ledger.snapshot();
@@ -175,7 +176,7 @@ impl Reactor {
         self.exhausted = !found.more;
         for group in found.groups {
             self.known.extend(&group.deliveries);
-            self.ready.push_back(group);
+            self.ready.entry(group.transport.clone()).or_default().push_back(group);
         }
         for (message, attempt, deliveries) in found.abandoned {
             if self.ledger.status().stopped.is_some() {
@@ -185,31 +186,30 @@ impl Reactor {
         }
     }
 
-    /// Starts what is ready, as far as there is room with its next hop.
+    /// Starts what is ready, as far as there is room with its next hop. What waits is not touched: it may be much, and this is
+    /// asked after every record.
     fn start(&mut self) {
-        let mut waiting = VecDeque::new();
-        let mut limits: HashMap<TransportName, u32> = HashMap::new();
-        while self.running.len() < GROUPS_MAX
-            && let Some(group) = self.ready.pop_front()
-        {
-            let busy = self.busy.entry(group.transport.clone()).or_default();
-            let limit = limits
-                .entry(group.transport.clone())
-                .or_insert_with(|| self.attempts.connections_max(&group.transport));
-            if *busy >= *limit {
-                waiting.push_back(group);
-                continue;
+        for (transport, ready) in &mut self.ready {
+            let limit = self.attempts.connections_max(transport);
+            let busy = self.busy.entry(transport.clone()).or_default();
+            while *busy < limit
+                && self.running.len() < GROUPS_MAX
+                && let Some(group) = ready.pop_front()
+            {
+                *busy += 1;
+                let attempts = Arc::clone(&self.attempts);
+                let task = self.running.spawn({
+                    let group = group.clone();
+                    async move { attempts.run(group).await }
+                });
+                self.tasks.insert(task.id(), group);
             }
-            *busy += 1;
-            let attempts = Arc::clone(&self.attempts);
-            let task = self.running.spawn({
-                let group = group.clone();
-                async move { attempts.run(group).await }
-            });
-            self.tasks.insert(task.id(), group);
         }
-        waiting.append(&mut self.ready);
-        self.ready = waiting;
+        self.ready.retain(|_, ready| !ready.is_empty());
+    }
+
+    fn ready_count(&self) -> usize {
+        self.ready.values().map(VecDeque::len).sum()
     }
 
     async fn ended(&mut self, ended: Result<(tokio::task::Id, ()), tokio::task::JoinError>) {
