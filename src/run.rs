@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use postledger_events::fact::account::RetrySchedule;
-use postledger_events::id::Author;
+use postledger_events::id::{Author, Seq};
 use postledger_web::{INTAKE_KIB_MAX, LocalUser};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -122,7 +122,10 @@ impl Settings {
             accept_clock,
             progress: Arc::new(|p| {
                 let (tables, done, end) = (p.tables.join(", "), p.done, p.end);
-                tracing::info!("rebuilding {tables}: record {done} of {end}");
+                // A new ledger makes its tables out of nothing.
+                if end != Seq::default() {
+                    tracing::info!("rebuilding {tables}: record {done} of {end}");
+                }
             }),
             ..Options::new(dir)
         }

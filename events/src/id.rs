@@ -20,7 +20,7 @@ impl Seq {
     pub const FIRST: Seq = Seq(1);
 
     pub fn next(self) -> Seq {
-        Seq(self.0 + 1)
+        Seq(self.0.saturating_add(1))
     }
 }
 

@@ -72,6 +72,18 @@ impl From<Tls> for TransportTls {
     }
 }
 
+impl From<TransportTls> for Tls {
+    fn from(tls: TransportTls) -> Tls {
+        match tls {
+            TransportTls::None => Tls::None,
+            TransportTls::Opportunistic => Tls::Opportunistic,
+            TransportTls::Starttls => Tls::Starttls,
+            TransportTls::StarttlsUnverified => Tls::StarttlsUnverified,
+            TransportTls::Implicit => Tls::Implicit,
+        }
+    }
+}
+
 impl Transport {
     pub async fn run(self, session: &mut Session) -> Result<(), Error> {
         match self {
@@ -103,7 +115,7 @@ fn path(transport: &TransportName) -> Query {
 async fn list(session: &mut Session) -> Result<(), Error> {
     let all: Vec<transports::Transport> = session.client.list(Query::path(&["transports"]), usize::MAX).await?;
     session.out.list(&all, ["TRANSPORT", "HOST", "PORT", "TLS", "USER", "CONNECTIONS"], |t| {
-        let tls = format!("{:?}", t.tls).to_lowercase();
+        let tls = Tls::from(t.tls).to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default();
         let name = t.transport.to_string();
         [name, t.host.clone(), t.port.to_string(), tls, or_dash(t.username.as_ref()), t.connections_max.to_string()]
     })

@@ -17,10 +17,15 @@ use super::{Decision, Moment, Policy, damaged, next_number, pseudonym};
 
 /// How long a request with an Idempotency-Key can be repeated.
 const IDEMPOTENCY_S: u64 = 24 * 3600;
+/// Why an address is on the list, in somebody's words.
+const REASON_CHARS_MAX: usize = 1000;
 
 pub fn suppress(c: &Suppress, rows: &dyn Rows, policy: &Policy, moment: Moment) -> Result<Decision, Refusal> {
     if earlier_answer(rows, &c.account, c.idempotency.as_ref(), moment.now)?.is_some() {
         return Ok(Decision::new(Answer::Done));
+    }
+    if c.reason.chars().count() > REASON_CHARS_MAX {
+        return Err(Refusal::Invalid(format!("a reason has at most {REASON_CHARS_MAX} characters")));
     }
     let account = live_account(rows, &c.account)?;
     let recipient = pseudonym::recipient_key(&policy.pepper, &c.account, &c.address, account.settings.fold);

@@ -101,7 +101,8 @@ impl IntoResponse for Fault {
                 Code::IdempotencyInFlight,
                 "a request with this Idempotency-Key is being worked on; ask again for its outcome",
             ),
-            Fault::Internal(why) => error(StatusCode::INTERNAL_SERVER_ERROR, Code::Server, &why),
+            // Clients of the webapi read the code of a 400 alone (contract 1.5).
+            Fault::Internal(why) => error(StatusCode::BAD_REQUEST, Code::Server, &why),
             Fault::Unavailable { why, retry_after_s } => {
                 retry_after(retry_after_s, error(StatusCode::SERVICE_UNAVAILABLE, Code::Server, &why))
             }

@@ -77,6 +77,9 @@ async fn act<P: Port>(
         return Err(Problem::invalid("a filter without any condition means the whole queue; say so with all"));
     }
     filter.account = caller.scope(filter.account.take())?;
+    if filter.ids.len() > REQUEST_IDS_MAX {
+        return Err(Problem::invalid(format!("more than {REQUEST_IDS_MAX} ids; name fewer, or use a filter")));
+    }
     if filter.ids.is_empty() && !filter.has_parts() {
         let command =
             QueueCommand { filter: filter.to_command(Vec::new()), action: action.into(), by: caller.author() };

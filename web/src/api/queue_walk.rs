@@ -1,5 +1,6 @@
 //! Walks the queue for what is meant, so far at a time that nobody waits long.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use postledger_events::address::{Address, Domain};
@@ -75,8 +76,7 @@ impl Filter {
         let personal = message.personal.as_ref();
         let sender = personal.and_then(|p| p.reverse_path.as_ref());
         let from = [sender, personal.map(|p| &p.from)];
-        (self.ids.is_empty() || self.ids.contains(&row.id))
-            && self.account.as_ref().is_none_or(|a| *a == row.account)
+        self.account.as_ref().is_none_or(|a| *a == row.account)
             && self.domain.as_ref().is_none_or(|d| *d == row.domain)
             && self.sender_domain.as_ref().is_none_or(|d| sender.is_some_and(|s| s.domain == *d))
             && self.from.as_ref().is_none_or(|part| from.into_iter().flatten().any(|a| has_part(a, part)))
@@ -158,9 +158,8 @@ pub fn walk(
 ) -> Result<Found, Error> {
     let mut walker = Walker { rows, filter, standing, limit, found: Vec::new() };
     if !filter.ids.is_empty() {
-        for id in &filter.ids {
-            walker.look_at(*id)?;
-        }
+        let ids: BTreeSet<DeliveryId> = filter.ids.iter().copied().collect();
+        walker.look_at_all(ids.into_iter())?;
         return Ok((walker.found, None));
     }
     let (mut place, mut examined) = (Some(from), 0);

@@ -59,7 +59,7 @@ async fn show<P: Port>(
     let lagging = site.port.status().lagging;
     let as_of = lagging.into_iter().find(|(name, _)| name == PROJECTION).map(|(_, seq)| seq);
     let timeline = read(&site, move |view| {
-        let message = resolve(view, &id)?;
+        let message = resolve(view, &caller, &id)?;
         let (items, next) = visible(view, &caller, message, listing.after, limit)?;
         if items.is_empty() && listing.after == Seq::default() {
             return Err(no_such(&id));
@@ -98,9 +98,11 @@ fn visible<V: View>(
     }
 }
 
-fn resolve(rows: &impl Rows, id: &str) -> Result<MessageUuid, Problem> {
+fn resolve(rows: &impl Rows, caller: &Caller, id: &str) -> Result<MessageUuid, Problem> {
     if let Ok(number) = id.parse::<DeliveryId>() {
-        return Ok(deliveries::delivery(rows, number)?.ok_or_else(|| no_such(id))?.message);
+        let row = deliveries::delivery(rows, number)?;
+        let own = row.filter(|row| caller.confined().is_none_or(|account| *account == row.account));
+        return Ok(own.ok_or_else(|| no_such(id))?.message);
     }
     id.parse()
         .map_err(|_| Problem::invalid(format!("{id:?} is neither the number of a delivery nor the uuid of a message")))

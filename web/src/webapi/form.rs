@@ -205,6 +205,9 @@ async fn read_part(multipart: &mut Multipart<'_>, left: &mut Allowance, wanted: 
 /// Our own reading of the body may be what failed.
 fn multipart_fault(error: multipart::Error) -> Fault {
     match error {
+        multipart::Error::Intake(error @ intake::Error::TooLarge { .. }) => {
+            Fault::Request(Code::MessageTooLarge, format!("parsing form: {error}"))
+        }
         multipart::Error::Intake(error) => body_fault(error),
         error => Fault::protocol(format!("parsing form: {error}")),
     }

@@ -280,7 +280,7 @@ fn logins() {
     assert_eq!(check("mox@localhost", "wrong", 401, challenge), unknown);
     assert_ne!(check("nologin@localhost", "moxmoxmox", 401, challenge), unknown);
     check("many@localhost", "x", 429, ("retry-after", "42"));
-    let panicked = check("panic@localhost", "x", 500, ("content-type", "application/json; charset=utf-8"));
+    let panicked = check("panic@localhost", "x", 400, ("content-type", "application/json; charset=utf-8"));
     assert_eq!(panicked, "{\"Code\":\"server\",\"Message\":\"unhandled error\"}\n");
 }
 
