@@ -42,6 +42,26 @@ fn swaks_is_served_in_clear_and_over_tls() {
 }
 
 #[test]
+fn the_client_library_of_others_is_served() {
+    let server = Server::start(&[]);
+    let body = "Subject: from a library\r\n\r\n.one\r\n\u{fc}\r\n";
+    let message =
+        mail_send::smtp::message::Message::new("a@localhost", ["b@localhost", "c@localhost"], body.as_bytes());
+    let runtime = tokio::runtime::Runtime::new().expect("threads");
+    let sent = runtime.block_on(async {
+        let builder = mail_send::SmtpClientBuilder::new(server.ip.to_string(), 1025).expect("TLS");
+        let mut client = builder.implicit_tls(false).allow_invalid_certs().connect().await?;
+        client.send(message).await
+    });
+    assert!(sent.is_ok(), "{sent:?}");
+    let inbox = inbox(&server);
+    assert_eq!(inbox.len(), 2, "one copy for each recipient");
+    let raw = raw(&server, &inbox[0]);
+    // It adds a line end of its own behind every message.
+    assert!(String::from_utf8_lossy(&raw).contains(body), "{}", String::from_utf8_lossy(&raw));
+}
+
+#[test]
 fn failures_are_simulated_as_ordered() {
     let server = Server::start(&[]);
     // (from, to, the line with which the failure comes, what came before it, what swaks exits with)
