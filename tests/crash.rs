@@ -46,9 +46,12 @@ fn what_was_acknowledged_survives_kill_and_arrives_once() {
             server.wait_up();
             let (answers, taken) = (load.answers() + dice.below(40), sink.count() + dice.below(80));
             let by_answers = dice.below(2) == 0;
-            wait_until("there was some load", || {
-                if by_answers { load.answers() >= answers } else { sink.count() >= taken }
-            });
+            if by_answers {
+                // Right behind an answer, when whatever it should have waited for is about to happen.
+                spin_until("there was an answer", || load.answers() >= answers);
+            } else {
+                wait_until("there was some load", || sink.count() >= taken);
+            }
         }
         server.kill();
         server.spawn();
@@ -94,6 +97,15 @@ fn a_second_start_says_who_holds_the_directory() {
     assert!(!second.status.success(), "{said}");
     assert!(said.contains(&format!("process {} holds this ledger", server.pid())), "{said}");
     assert_eq!(get(server.http(), "/readyz").status, 200, "the first one goes on");
+}
+
+/// Looks without a pause, so that not even a millisecond passes between the condition and what comes next.
+fn spin_until(what: &str, holds: impl Fn() -> bool) {
+    let end = std::time::Instant::now() + crate::server::PATIENCE;
+    while !holds() {
+        assert!(std::time::Instant::now() < end, "waited in vain until {what}");
+        std::thread::yield_now();
+    }
 }
 
 /// A server whose mail goes to the sink.
