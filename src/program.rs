@@ -207,7 +207,8 @@ fn key_of(command: &Command) -> Option<(&AccountName, &IdempotencyKey)> {
         | Command::ConfigureTransport(_)
         | Command::RemoveTransport(_)
         | Command::Expire(_)
-        | Command::AcceptClock(_) => None,
+        | Command::AcceptClock(_)
+        | Command::Branch(_) => None,
     }
 }
 

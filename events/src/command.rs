@@ -39,6 +39,7 @@ pub enum Command {
     RemoveTransport(RemoveTransport),
     Expire(Expire),
     AcceptClock(AcceptClock),
+    Branch(Branch),
 }
 
 /// An Idempotency-Key and the request it came with.
@@ -324,6 +325,18 @@ pub struct Expire {
 pub struct AcceptClock {
     /// The time of the last record.
     pub from: Timestamp,
+    pub by: Author,
+}
+
+/// The ledger goes on from a record that need not be the last that was ever written.
+#[derive(Clone, Debug)]
+pub struct Branch {
+    /// The last record, and its hash.
+    pub from_seq: Seq,
+    pub from_hash: Sha256,
+    /// The last record that is known to have been written by any branch.
+    pub known: Seq,
+    pub reason: String,
     pub by: Author,
 }
 

@@ -87,6 +87,7 @@ macro_rules! events {
 events! {
     LedgerCreated 1,
     ClockStepped 1,
+    LedgerBranched 1,
     AccountConfigured 1,
     AccountRemoved 1,
     DomainConfigured 1,

@@ -66,11 +66,22 @@ pub struct JobRow {
     pub finished: bool,
 }
 
+/// A gap in the log: records that only another branch of the ledger has, if any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BranchRow {
+    /// The last record before it.
+    pub from: Seq,
+    /// The record that begins this branch.
+    pub next: Seq,
+}
+
 /// The last numbers given out, and how many there are now, so that nobody looks for what is not there.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
     pub hold_rule: u64,
     pub job: u64,
+    /// The last record that branched the ledger; 0 if none did.
+    pub branch: Seq,
     hold_rules: u64,
     jobs: u64,
 }
@@ -147,6 +158,20 @@ pub fn jobs(rows: &(impl Rows + ?Sized)) -> Result<Vec<JobRow>, Error> {
         return Ok(Vec::new());
     }
     list(rows, b"j")
+}
+
+/// The gaps in the log, oldest first.
+pub fn branches(rows: &(impl Rows + ?Sized)) -> Result<Vec<BranchRow>, Error> {
+    if counters(rows)?.branch == Seq(0) {
+        return Ok(Vec::new());
+    }
+    list(rows, b"b")
+}
+
+/// Whether a delivery of a message that was submitted with the record `submitted` may have been sent by another branch, and
+/// nobody released it since.
+pub fn is_restored(branch: Seq, submitted: Seq, released: Option<Seq>) -> bool {
+    submitted < branch && released.is_none_or(|released| released < branch)
 }
 
 pub fn counters(rows: &(impl Rows + ?Sized)) -> Result<Counters, Error> {
@@ -248,6 +273,15 @@ pub(crate) fn fold(record: &Record, rows: &mut dyn RowsMut) -> Result<(), Error>
                 write(rows, TABLE, finished_key(e.job), &row);
                 count(rows, |c| c.jobs = c.jobs.saturating_sub(1))?;
             }
+        }
+        Event::LedgerBranched(e) => {
+            let row = BranchRow { from: e.from_seq, next: e.next_seq };
+            write(rows, TABLE, key(&[b"b", &e.next_seq.0.to_be_bytes()]), &row);
+            count(rows, |c| {
+                c.hold_rule = e.numbers.hold_rule.0;
+                c.branch = e.next_seq;
+            })?;
+            start_job(rows, record, e.job, Work::HoldRestored(e.next_seq), &e.by)?;
         }
         Event::LedgerCreated(_)
         | Event::ClockStepped(_)

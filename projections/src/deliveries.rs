@@ -340,6 +340,7 @@ pub(crate) fn fold(record: &Record, rows: &mut dyn RowsMut) -> Result<(), Error>
                 rows.remove(TABLE, notice_key(*of));
             }
         }
+        Event::LedgerBranched(e) => write(rows, TABLE, b"c".to_vec(), &e.numbers.delivery.0),
         Event::LedgerCreated(_)
         | Event::ClockStepped(_)
         | Event::AccountConfigured(_)

@@ -38,6 +38,7 @@ pub(crate) fn fold(record: &Record, rows: &mut dyn RowsMut) -> Result<(), Error>
         }
         Event::LedgerCreated(_)
         | Event::ClockStepped(_)
+        | Event::LedgerBranched(_)
         | Event::AccountConfigured(_)
         | Event::AccountRemoved(_)
         | Event::DomainConfigured(_)

@@ -34,17 +34,17 @@ pub struct Projection {
 
 /// All projections.
 pub const PROJECTIONS: &[Projection] = &[
-    Projection { name: "accounts", version: 1, table: Table::Accounts, decides: true, fold: accounts::fold },
-    Projection { name: "deliveries", version: 1, table: Table::Deliveries, decides: true, fold: deliveries::fold },
+    Projection { name: "accounts", version: 2, table: Table::Accounts, decides: true, fold: accounts::fold },
+    Projection { name: "deliveries", version: 2, table: Table::Deliveries, decides: true, fold: deliveries::fold },
     Projection {
         name: "suppressions",
-        version: 1,
+        version: 2,
         table: Table::Suppressions,
         decides: true,
         fold: suppressions::fold,
     },
     Projection { name: "fromids", version: 1, table: Table::Fromids, decides: false, fold: fromids::fold },
-    Projection { name: "mailboxes", version: 1, table: Table::Mailboxes, decides: true, fold: mailboxes::fold },
+    Projection { name: "mailboxes", version: 2, table: Table::Mailboxes, decides: true, fold: mailboxes::fold },
     Projection { name: "timeline", version: 1, table: Table::Timeline, decides: false, fold: timeline::fold },
     Projection { name: "usage", version: 1, table: Table::Usage, decides: true, fold: usage::fold },
     Projection { name: "tally", version: 1, table: Table::Tally, decides: false, fold: tally::fold },

@@ -150,6 +150,7 @@ pub(crate) fn fold(record: &Record, rows: &mut dyn RowsMut) -> Result<(), Error>
                 s.messages = s.messages.saturating_sub(1);
             })?;
         }
+        Event::LedgerBranched(e) => write(rows, TABLE, b"c".to_vec(), &e.numbers.msg_id.0),
         Event::LedgerCreated(_)
         | Event::ClockStepped(_)
         | Event::DomainConfigured(_)

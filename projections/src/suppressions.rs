@@ -105,6 +105,7 @@ pub(crate) fn fold(record: &Record, rows: &mut dyn RowsMut) -> Result<(), Error>
                 ended(rows, &e.account, d.recipient, d.id, Ending::Failed)?;
             }
         }
+        Event::LedgerBranched(e) => write(rows, TABLE, b"c".to_vec(), &e.numbers.suppression.0),
         Event::LedgerCreated(_)
         | Event::ClockStepped(_)
         | Event::AccountConfigured(_)

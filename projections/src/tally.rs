@@ -78,6 +78,7 @@ fn count(event: &Event, t: &mut Tally) {
         Event::MessageReceived(e) => t.received += e.copies.len() as u64,
         Event::LedgerCreated(_)
         | Event::ClockStepped(_)
+        | Event::LedgerBranched(_)
         | Event::AccountConfigured(_)
         | Event::AccountRemoved(_)
         | Event::DomainConfigured(_)

@@ -20,6 +20,7 @@ impl Job {
         let j: jobs::Job = session.client.get(Query::path(&["jobs", &self.job.to_string()])).await?;
         let work = match j.work {
             Kind::ApplyHoldRule => "puts on hold what a new rule is about",
+            Kind::HoldRestored => "puts on hold what may have been sent before the ledger was restored",
             Kind::Queue => "changes deliveries",
             Kind::RemoveAccount => "removes an account",
         };

@@ -72,7 +72,7 @@ enum Command {
     Rebuild(rebuild::Rebuild),
     Verify(verify::Verify),
     #[command(flatten)]
-    Ask(Ask),
+    Ask(Box<Ask>),
 }
 
 /// What the server, or the opened directory, answers over the native API.
@@ -157,7 +157,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Error> {
         Command::Quickstart(quickstart) => quickstart.run(dir),
         Command::Rebuild(rebuild) => rebuild.run(&dir, out),
         Command::Verify(verify) => verify.run(&dir, out),
-        Command::Ask(ask) => ask_in(&dir, ask, out),
+        Command::Ask(ask) => ask_in(&dir, *ask, out),
     }
 }
 

@@ -3,7 +3,7 @@
 use axum::http::Method;
 use clap::{Args, Subcommand, ValueEnum};
 use postledger_events::address::Domain;
-use postledger_events::id::{AccountName, DeliveryId};
+use postledger_events::id::{AccountName, DeliveryId, MessageUuid};
 use postledger_events::time::Timestamp;
 use postledger_web::api::jobs::Started;
 use postledger_web::api::queue::{Delivery, LastFailure};
@@ -57,6 +57,7 @@ Examples:
   postledger queue list --account shop --due-before +1h
   postledger queue hold --domain example.net
   postledger queue release --held true --all
+  postledger queue release --restored --account shop  after a restore: send what may have been sent already
   postledger queue schedule 17 18 --at +0s            try again now
   postledger queue cancel --submitted-before -2d --sender-domain example.org
 
@@ -68,6 +69,9 @@ for in half an hour. Numbers are done at once; other conditions become a job, wh
 pub struct Filter {
     /// Numbers of deliveries
     ids: Vec<DeliveryId>,
+    /// All recipients of this message
+    #[arg(long, value_name = "UUID")]
+    message: Option<MessageUuid>,
     #[arg(long)]
     account: Option<AccountName>,
     /// A part of the sender's address
@@ -84,6 +88,9 @@ pub struct Filter {
     sender_domain: Option<Domain>,
     #[arg(long, value_name = "true|false")]
     held: Option<bool>,
+    /// On hold since the ledger was restored: nobody knows whether they were sent
+    #[arg(long)]
+    restored: bool,
     #[arg(long, value_name = "WHEN", allow_hyphen_values = true)]
     submitted_before: Option<When>,
     #[arg(long, value_name = "WHEN", allow_hyphen_values = true)]
@@ -126,12 +133,14 @@ impl Filter {
         let at = |when: Option<When>| when.map(|when| when.resolve(now));
         queue_walk::Filter {
             ids: self.ids,
+            message: self.message,
             account: self.account,
             from: self.from,
             to: self.to,
             domain: self.domain,
             sender_domain: self.sender_domain,
             held: self.held,
+            restored: self.restored.then_some(true),
             submitted_before: at(self.submitted_before),
             submitted_after: at(self.submitted_after),
             due_before: at(self.due_before),
@@ -182,12 +191,14 @@ async fn list(session: &mut Session, filter: Filter, state: Option<Standing>, li
     let ids: Vec<String> = f.ids.iter().map(ToString::to_string).collect();
     let query = Query::path(&["queue"])
         .with("ids", (!ids.is_empty()).then(|| ids.join(",")))
+        .with("message", f.message)
         .with("account", f.account)
         .with("from", f.from)
         .with("to", f.to)
         .with("domain", f.domain)
         .with("sender_domain", f.sender_domain)
         .with("held", f.held)
+        .with("restored", f.restored)
         .with("submitted_before", f.submitted_before)
         .with("submitted_after", f.submitted_after)
         .with("due_before", f.due_before)
@@ -227,6 +238,9 @@ async fn show(session: &mut Session, id: DeliveryId) -> Result<(), Error> {
 }
 
 fn state(d: &Delivery) -> String {
+    if d.restored {
+        return format!("{}, in doubt: the ledger was restored", d.state);
+    }
     match (d.hold_rule, d.failure) {
         (Some(rule), _) => format!("{} by rule {rule}", d.state),
         (None, Some(why)) => format!("{} ({why:?})", d.state).to_lowercase(),

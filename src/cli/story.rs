@@ -73,6 +73,7 @@ impl Story {
             // Not about one message, so on no timeline; if one is, its name says more than nothing.
             Event::LedgerCreated(_)
             | Event::ClockStepped(_)
+            | Event::LedgerBranched(_)
             | Event::AccountConfigured(_)
             | Event::AccountRemoved(_)
             | Event::DomainConfigured(_)
@@ -186,6 +187,7 @@ impl Story {
         let cause = match e.cause {
             HoldCause::Rule(rule) => format!("rule {rule}"),
             HoldCause::Person => e.by.to_string(),
+            HoldCause::Restored => "the ledger's restore; it may have been sent".to_owned(),
         };
         self.each(format!("held by {cause}{}", job(e.job)), e.deliveries.iter().copied())
     }

@@ -117,6 +117,8 @@ struct Gate<'a> {
     rules: Vec<accounts::HoldRuleRow>,
     /// Wishes for many deliveries that were recorded and have not come to all of them.
     jobs: Vec<accounts::JobRow>,
+    /// The last record that branched the ledger.
+    branch: Seq,
     changes: Vec<queue::Changes>,
     keep_until: Timestamp,
     leave: Vec<LeaveRecipient>,
@@ -138,6 +140,7 @@ impl<'a> Gate<'a> {
             account,
             rules: accounts::hold_rules(rows).map_err(damaged)?,
             jobs: accounts::jobs(rows).map_err(damaged)?,
+            branch: accounts::counters(rows).map_err(damaged)?.branch,
             changes: Vec::new(),
             keep_until: moment.now + Duration::from_secs(message.keep_s),
             leave: Vec::new(),
@@ -159,6 +162,8 @@ impl<'a> Gate<'a> {
             self.failed.push(failed(&row, Failure::AccountRemoved, NO_PROBLEM));
         } else if let Some(changes) = self.wished(&row, rows)? {
             self.changes.push(changes);
+        } else if accounts::is_restored(self.branch, self.message.seq, row.released) {
+            self.held.push((row.id, HoldCause::Restored));
         } else if let Some(rule) = rule {
             self.held.push((row.id, HoldCause::Rule(rule.rule)));
         } else if let Some(entry) = suppressions::suppression(rows, &row.account, row.recipient)? {
@@ -434,10 +439,16 @@ pub fn abandon(c: &AbandonAttempt, rows: &dyn Rows, policy: &Policy, moment: Mom
     let message = find_message(rows, c.message)?;
     let account = accounts::account(rows, &message.account).map_err(damaged)?;
     let schedule = retry::schedule(account.as_ref(), policy);
-    let (mut doubtful, mut over, mut wishes) = (Vec::new(), Vec::new(), Vec::new());
+    let branch = accounts::counters(rows).map_err(damaged)?.branch;
+    let (mut doubtful, mut over, mut wishes, mut restored) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut seen = BTreeSet::new();
     for id in c.deliveries.iter().filter(|id| seen.insert(**id)) {
         let Some((row, started)) = running(rows, *id, c.attempt)? else { continue };
+        if accounts::is_restored(branch, message.seq, row.released) {
+            doubtful.push(DoubtfulRecipient { id: row.id, number: row.attempts, next: None });
+            restored.push(row);
+            continue;
+        }
         let next = retry::next(schedule, policy.retry_scale, row.attempts, started, c.jitter_s);
         let next = next.map(|next| next.max(moment.now));
         doubtful.push(DoubtfulRecipient { id: row.id, number: row.attempts, next });
@@ -459,8 +470,22 @@ pub fn abandon(c: &AbandonAttempt, rows: &dyn Rows, policy: &Policy, moment: Mom
     for row in &wishes {
         decision.events.extend(granted(row, &message, moment));
     }
+    for row in &restored {
+        decision.events.push(hold_restored(row, &message, moment));
+    }
     forget_contents(&message, rows, &mut decision).map_err(damaged)?;
     Ok(decision)
+}
+
+/// An attempt that the other branch may have brought to its end: nothing is tried again before somebody says so.
+fn hold_restored(row: &DeliveryRow, of: &MessageRow, moment: Moment) -> Event {
+    let ends = matches!(row.wish, Some((Wish::Cancel | Wish::Fail, _)));
+    if ends && let Some(event) = granted(row, of, moment) {
+        return event;
+    }
+    let (message, account, deliveries) = (row.message, row.account.clone(), vec![row.id]);
+    let (cause, by) = (HoldCause::Restored, Author::program());
+    DeliveryHeld { message, account, deliveries, cause, job: None, by }.into()
 }
 
 /// What was wished for a delivery while its attempt was running.
@@ -538,6 +563,7 @@ fn endings(event: &Event) -> Vec<DeliveryId> {
         Event::DeliveryCanceled(e) => e.deliveries.iter().map(|d| d.id).collect(),
         Event::LedgerCreated(_)
         | Event::ClockStepped(_)
+        | Event::LedgerBranched(_)
         | Event::AccountConfigured(_)
         | Event::AccountRemoved(_)
         | Event::DomainConfigured(_)

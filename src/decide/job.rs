@@ -2,6 +2,7 @@
 
 use postledger_events::command::AdvanceJob;
 use postledger_events::fact::account::{AccountRemoved, AddressRemoved};
+use postledger_events::fact::delivery::HoldCause;
 use postledger_events::fact::job::{HoldMatch, JobAdvanced, JobFinished, QueueAction, QueueFilter, Work};
 use postledger_events::fact::mailbox::MessageDeleted;
 use postledger_events::fact::suppression::SuppressionLifted;
@@ -26,6 +27,7 @@ pub fn advance(c: &AdvanceJob, rows: &dyn Rows, moment: Moment) -> Result<Decisi
     let mut step = Step { decision: Decision::new(Answer::More(true)), affected: job.affected };
     match &job.work {
         Work::ApplyHoldRule(rule, matching) => step.apply_hold_rule(&job, *rule, matching, rows, moment),
+        Work::HoldRestored(_) => step.hold_restored(&job, rows, moment),
         Work::Queue(filter, action) => step.queue(&job, filter, *action, rows, moment),
         Work::RemoveAccount(account) => step.remove_account(&job, account, rows, moment),
     }
@@ -118,9 +120,21 @@ impl Step {
             recipient_domain: matching.recipient_domain.clone(),
             ..QueueFilter::default()
         };
-        let changes = Changes::new(QueueAction::Hold, Some(job.job), job.by.clone()).by_rule(rule);
+        let changes = Changes::new(QueueAction::Hold, Some(job.job), job.by.clone()).because(HoldCause::Rule(rule));
         let (next, _) = self.change(changes, &filter, Place::parse(&job.cursor), rows, moment)?;
         self.go_on(job, next);
+        Ok(())
+    }
+
+    /// Those whose attempts were running are given up first; then this part is looked at again.
+    fn hold_restored(&mut self, job: &JobRow, rows: &dyn Rows, moment: Moment) -> Result<(), Error> {
+        let changes = Changes::new(QueueAction::Hold, Some(job.job), job.by.clone()).because(HoldCause::Restored);
+        let (next, running) = self.change(changes, &QueueFilter::default(), Place::parse(&job.cursor), rows, moment)?;
+        if running > 0 {
+            self.decision.answer = Answer::More(false);
+        } else {
+            self.go_on(job, next);
+        }
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 mod account;
 pub mod attempt;
+mod branch;
 pub mod classify;
 mod domain;
 mod expire;
@@ -97,6 +98,7 @@ pub fn decide(command: &Command, rows: &dyn Rows, policy: &Policy, moment: Momen
         Command::ConfigureTransport(c) => transport::configure(c, rows),
         Command::RemoveTransport(c) => transport::remove(c, rows),
         Command::Expire(c) => expire::expire(c, rows, moment),
+        Command::Branch(c) => branch::branch(c, rows, policy),
         Command::AcceptClock(c) => Ok(Decision::done(ClockStepped { from: c.from, to: moment.now, by: c.by.clone() })),
     }
 }

@@ -94,7 +94,9 @@ fn is_meant(filter: &QueueFilter, row: &DeliveryRow, message: &MessageRow) -> bo
     let sender = message.personal.as_ref().and_then(|p| p.reverse_path.as_ref()).map(|a| &a.domain);
     (filter.ids.is_empty() || filter.ids.contains(&row.id))
         && matches(&rule, &row.account, sender, &row.domain)
+        && filter.message.is_none_or(|message| message == row.message)
         && filter.held.is_none_or(|held| held == matches!(row.state, State::Held(_)))
+        && filter.restored.is_none_or(|restored| restored == (row.state == State::Held(HoldCause::Restored)))
         && filter.submitted_before.is_none_or(|t| message.submitted < t)
         && filter.submitted_after.is_none_or(|t| message.submitted > t)
         && filter.due_before.is_none_or(|t| row.due < t)
@@ -105,7 +107,8 @@ fn is_meant(filter: &QueueFilter, row: &DeliveryRow, message: &MessageRow) -> bo
 pub struct Changes {
     action: QueueAction,
     job: Option<JobId>,
-    rule: Option<HoldRuleId>,
+    /// Of a hold.
+    cause: HoldCause,
     failure: Failure,
     by: Author,
     messages: BTreeMap<MessageUuid, (MessageRow, Vec<DeliveryRow>)>,
@@ -120,7 +123,7 @@ impl Changes {
         Changes {
             action,
             job,
-            rule: None,
+            cause: HoldCause::Person,
             failure: Failure::Operator,
             by,
             messages: BTreeMap::new(),
@@ -129,9 +132,9 @@ impl Changes {
         }
     }
 
-    /// The hold is a rule's.
-    pub fn by_rule(self, rule: HoldRuleId) -> Changes {
-        Changes { rule: Some(rule), ..self }
+    /// Why it is a hold.
+    pub fn because(self, cause: HoldCause) -> Changes {
+        Changes { cause, ..self }
     }
 
     /// The failure is because the account goes.
@@ -155,8 +158,18 @@ impl Changes {
         if !is_meant(filter, &row, &message) {
             return Ok(());
         }
+        if self.cause == HoldCause::Restored {
+            let branch = accounts::counters(rows)?.branch;
+            if !accounts::is_restored(branch, message.seq, row.released) {
+                return Ok(());
+            }
+        }
         if matches!(row.state, State::Running(..)) {
             self.running += 1;
+            // Its attempt is of the other branch, and is given up before anything else happens to it.
+            if self.cause == HoldCause::Restored {
+                return Ok(());
+            }
             if row.wish.as_ref().is_some_and(|(wished, _)| *wished == wish_for(&row, self.action)) {
                 return Ok(());
             }
@@ -171,7 +184,7 @@ impl Changes {
 
     /// Somebody released it after the rule was there.
     fn is_released(&self, row: &DeliveryRow, rows: &dyn Rows) -> Result<bool, Error> {
-        let (Some(rule), Some(released)) = (self.rule, row.released) else { return Ok(false) };
+        let (HoldCause::Rule(rule), Some(released)) = (self.cause, row.released) else { return Ok(false) };
         Ok(accounts::hold_rule(rows, rule)?.is_some_and(|rule| rule.seq < released))
     }
 
@@ -195,7 +208,7 @@ impl Changes {
     }
 
     pub fn decide(self, rows: &dyn Rows, moment: Moment, decision: &mut Decision) -> Result<(), Error> {
-        let Changes { action, job, rule, failure, by, messages, .. } = self;
+        let Changes { action, job, cause, failure, by, messages, .. } = self;
         for (message, found) in messages.into_values() {
             let (running, open): (Vec<_>, Vec<_>) =
                 found.into_iter().partition(|row| matches!(row.state, State::Running(..)));
@@ -203,7 +216,6 @@ impl Changes {
                 decision.events.push(note(&row, action, job, &by).into());
             }
             if !open.is_empty() {
-                let cause = rule.map_or(HoldCause::Person, HoldCause::Rule);
                 change(action, cause, failure, &message, open, job, &by, moment, decision);
                 forget_contents(&message, rows, decision)?;
             }

@@ -1,6 +1,7 @@
 //! Whether the log is whole: no gap, every record naming the hash of the one before, and no shorter than its watermark.
 
 use postledger_events::Record;
+use postledger_events::event::Event;
 use postledger_events::id::{Seq, Sha256};
 use postledger_events::record::{self, Envelope};
 
@@ -65,7 +66,7 @@ impl Chain {
     }
 
     pub(super) fn step(&mut self, place: Seq, line: &[u8]) -> Result<Head, Damage> {
-        if place != self.next {
+        if place != self.next && !self.is_branch(place, line) {
             return Err(Damage::Gap { missing: self.next, found: place });
         }
         let unreadable = |why: String| Damage::Unreadable { seq: place, why };
@@ -88,6 +89,14 @@ impl Chain {
         self.last = Some(head);
         self.next = place.next();
         Ok(head)
+    }
+
+    /// Only the record that names a gap may follow it.
+    fn is_branch(&self, place: Seq, line: &[u8]) -> bool {
+        match Record::decode(line).map(|record| record.event) {
+            Ok(Event::LedgerBranched(e)) => e.from_seq.next() == self.next && e.next_seq == place && place > self.next,
+            Ok(_) | Err(_) => false,
+        }
     }
 }
 

@@ -109,6 +109,8 @@ pub struct Options {
     pub reply_rules: Arc<decide::classify::Rules>,
     /// Who says that the clock is right although it differs much from the last record's time.
     pub accept_clock: Option<Author>,
+    /// The log goes on from its last record as another branch; it may have gone on differently before.
+    pub branch: Option<BranchWish>,
     pub rebuild: Rebuild,
     /// What a rebuild may hold in memory before it stores it, about.
     pub rebuild_chunk_bytes_max: usize,
@@ -130,6 +132,7 @@ impl Options {
             retry_scale: 1,
             reply_rules: Arc::new(decide::classify::Rules::shipped()),
             accept_clock: None,
+            branch: None,
             rebuild: Rebuild::Changed,
             rebuild_chunk_bytes_max: REBUILD_CHUNK_BYTES_MAX,
             segment_records_max: SEGMENT_RECORDS_MAX,
@@ -138,6 +141,15 @@ impl Options {
             progress: Arc::new(|_| {}),
         }
     }
+}
+
+/// Why a ledger goes on as another branch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BranchWish {
+    /// The last record that is known to have been written by any branch.
+    pub known: Seq,
+    pub reason: String,
+    pub by: Author,
 }
 
 /// Which tables are rebuilt at start.

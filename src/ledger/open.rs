@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, watch};
 
 use postledger_events::Refusal;
-use postledger_events::command::{AcceptClock, Command};
+use postledger_events::command::{AcceptClock, Branch, Command};
 use postledger_events::event::Event;
 use postledger_events::fact::ledger::LedgerCreated;
 use postledger_events::id::{LedgerId, Seq};
@@ -27,7 +27,7 @@ use super::snapshot::{Moment as Published, Segment, Snapshot, TableView, View};
 use super::store::{self, Head, Note, SegmentNote, Store, TableNote, at_path};
 use super::watermark::Watermark;
 use super::writer::Writer;
-use super::{Inner, Ledger, Options, Rebuild, Shared, journals, scrub, vault};
+use super::{BranchWish, Inner, Ledger, Options, Rebuild, Shared, journals, scrub, vault};
 use crate::clock::Clock;
 use crate::decide::{Moment, Policy};
 
@@ -288,15 +288,28 @@ fn write_first_records(writer: &mut Writer, options: &Options) -> Result<(), Err
         let fact = ledger_created(writer);
         return Ok(write(writer, fact.into(), now)?);
     }
+    if let Some(wish) = &options.branch {
+        return branch(writer, wish, now);
+    }
     let back = head.at.since(now) > CLOCK_BACK_MAX;
     let ahead = now.since(head.at) > CLOCK_AHEAD_MAX;
     if !back && !ahead {
         return Ok(());
     }
     let Some(by) = options.accept_clock.clone() else { return Err(Error::Clock { last: head.at, now }) };
-    let command = Command::AcceptClock(AcceptClock { from: head.at, by });
-    let moment = Moment { now, next: head.seq.next() };
-    let decided = (writer.program.decide)(&command, &writer.shared.snapshot(), &writer.policy, moment);
+    execute(writer, &Command::AcceptClock(AcceptClock { from: head.at, by }), now)
+}
+
+/// The time does not go back, and whoever asks for a branch says that it may go ahead.
+fn branch(writer: &mut Writer, wish: &BranchWish, now: Timestamp) -> Result<(), Error> {
+    let (head, BranchWish { known, reason, by }) = (writer.head, wish.clone());
+    let command = Command::Branch(Branch { from_seq: head.seq, from_hash: head.hash, known, reason, by });
+    execute(writer, &command, now.max(head.at))
+}
+
+fn execute(writer: &mut Writer, command: &Command, now: Timestamp) -> Result<(), Error> {
+    let moment = Moment { now, next: writer.head.seq.next() };
+    let decided = (writer.program.decide)(command, &writer.shared.snapshot(), &writer.policy, moment);
     let events = decided.map_err(Error::Refused)?.events;
     events.into_iter().try_for_each(|event| Ok(write(writer, event, now)?))
 }
@@ -395,7 +408,7 @@ pub enum Error {
          once with --accept-clock"
     )]
     Clock { last: Timestamp, now: Timestamp },
-    #[error("the changed clock is not accepted: {0}")]
+    #[error("the ledger does not go on: {0}")]
     Refused(Refusal),
     #[error("there is no projection {0:?}")]
     NoProjection(String),

@@ -7,11 +7,14 @@ use postledger_events::address::{Address, Domain};
 use postledger_events::command::*;
 use postledger_events::fact::account::Destination;
 use postledger_events::fact::attempt::Session;
+use postledger_events::fact::delivery::HoldCause;
+use postledger_events::fact::job::{QueueAction, QueueFilter};
 use postledger_events::fact::submission::Via;
 use postledger_events::id::*;
 use postledger_events::reply::Reply;
+use postledger_projections::deliveries::State;
 use postledger_projections::rows::{Key, Value};
-use postledger_projections::{Order, Table, deliveries};
+use postledger_projections::{Order, Table, accounts, deliveries};
 
 use super::tests::run;
 use super::*;
@@ -176,4 +179,82 @@ fn what_expires_is_forgotten_everywhere() {
     drop(ledger);
     let report = verified(&options(dir.path()));
     assert_eq!((report.bodies, report.notes), (2, vec![]), "the copies in Sent are kept");
+}
+
+fn state(ledger: &Ledger, id: DeliveryId) -> State {
+    deliveries::delivery(&ledger.snapshot(), id).unwrap().unwrap().state
+}
+
+async fn start(ledger: &Ledger, clock: &Clock, submitted: &Submitted) -> (AttemptId, Vec<DeliveryId>) {
+    let (attempt, message) = (AttemptId(clock.uuid_v7()), submitted.message);
+    let deliveries = submitted.recipients.iter().map(|(_, id, _)| *id).collect();
+    let transport = TransportName::new("direct").unwrap();
+    let start = StartAttempt { attempt, message, deliveries, transport, started: clock.now() };
+    let Answer::Attempt(leave) = ledger.submit(Command::StartAttempt(start)).await.unwrap().answer else { panic!() };
+    (attempt, leave.recipients.iter().map(|r| r.id).collect())
+}
+
+async fn work(ledger: &Ledger, job: JobId) {
+    let advance = || ledger.submit(Command::AdvanceJob(AdvanceJob { job }));
+    while advance().await.unwrap().answer == Answer::More(true) {}
+}
+
+#[test]
+fn another_branch_sends_nothing_again_before_somebody_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Clock::manual(Timestamp::from_secs(1_800_000_000));
+    let ledger = Ledger::open(options(dir.path()), clock.clone()).unwrap();
+    let ids = |submitted: &Submitted| submitted.recipients.iter().map(|(_, id, _)| *id).collect::<Vec<_>>();
+    let (done, running, queued) = run(async {
+        for command in set_up() {
+            ledger.submit(command).await.unwrap();
+        }
+        let (done, _) = send(&ledger, &clock, 700).await;
+        deliver(&ledger, &clock, &done).await;
+        let (running, _) = send(&ledger, &clock, 701).await;
+        let started = start(&ledger, &clock, &running).await;
+        let (queued, _) = send(&ledger, &clock, 702).await;
+        (done, (running, started), queued)
+    });
+    let (running, (attempt, tried)) = running;
+    assert_eq!(tried.len(), 1, "the other recipient is suppressed");
+    let end = ledger.snapshot().position();
+    drop(ledger);
+
+    // Two weeks later, and another branch is known to have come 100 records further.
+    clock.advance(Duration::from_secs(14 * 24 * 3600));
+    let (known, by) = (Seq(end.0 + 100), Author("unix:root".to_owned()));
+    let wish = BranchWish { known, reason: "restored from a backup".to_owned(), by };
+    let ledger = Ledger::open(Options { branch: Some(wish), ..options(dir.path()) }, clock.clone()).unwrap();
+    let gap = accounts::branches(&ledger.snapshot()).unwrap();
+    let next = ledger.snapshot().position();
+    assert_eq!(gap, [accounts::BranchRow { from: end, next }]);
+    assert!(next > known && ledger.snapshot().record(end.next()).unwrap().is_none());
+    run(async {
+        // Before the job has come to any of it.
+        assert_eq!(start(&ledger, &clock, &queued).await.1, []);
+        let abandon = AbandonAttempt { attempt, message: running.message, deliveries: tried.clone(), jitter_s: 0 };
+        ledger.submit(Command::AbandonAttempt(abandon)).await.unwrap();
+        let jobs = accounts::jobs(&ledger.snapshot()).unwrap();
+        work(&ledger, jobs[0].job).await;
+        assert_eq!(state(&ledger, ids(&queued)[0]), State::Held(HoldCause::Restored));
+        assert_eq!(state(&ledger, tried[0]), State::Held(HoldCause::Restored));
+        assert_eq!(state(&ledger, ids(&done)[0]), State::Delivered);
+        // What is new leaves at once, and has numbers that no other branch gave out.
+        let (new, _) = send(&ledger, &clock, 703).await;
+        assert!(ids(&new).iter().all(|id| id.0 > 1 << 32));
+        assert_eq!(start(&ledger, &clock, &new).await.1.len(), 1);
+        // And so does what is released.
+        let filter = QueueFilter { message: Some(queued.message), restored: Some(true), ..QueueFilter::default() };
+        let release = QueueCommand { filter, action: QueueAction::Release, by: Author::program() };
+        let Answer::Job(job) = ledger.submit(Command::Queue(release)).await.unwrap().answer else { panic!() };
+        work(&ledger, job).await;
+        assert_eq!(start(&ledger, &clock, &queued).await.1, ids(&queued)[..1]);
+        assert_eq!(state(&ledger, tried[0]), State::Held(HoldCause::Restored));
+        ledger.close().await.unwrap();
+    });
+    drop(ledger);
+    let report = verified(&options(dir.path()));
+    assert_eq!(report.records, report.last.0 - (next.0 - end.0 - 1), "one gap, and the records around it");
+    assert!(Ledger::open(options(dir.path()), clock).is_ok());
 }

@@ -400,6 +400,7 @@ fn bodies_of(event: &Event) -> impl Iterator<Item = BodyRef> {
         Event::MessageReceived(fact) => (Some(fact.body), None),
         Event::LedgerCreated(_)
         | Event::ClockStepped(_)
+        | Event::LedgerBranched(_)
         | Event::AccountConfigured(_)
         | Event::AccountRemoved(_)
         | Event::DomainConfigured(_)

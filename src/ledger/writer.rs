@@ -188,7 +188,11 @@ impl Writer {
 
     /// Gives an event its place and folds it.
     pub(super) fn append(&self, event: Event, batch: &mut Batch) -> Result<(), Error> {
-        let record = Record { seq: batch.head.seq.next(), at: batch.at, prev: batch.head.hash, event };
+        let seq = match &event {
+            Event::LedgerBranched(branched) => branched.next_seq,
+            _ => batch.head.seq.next(),
+        };
+        let record = Record { seq, at: batch.at, prev: batch.head.hash, event };
         let line = record.to_line();
         for projection in self.program.projections {
             if self.view.table(projection.table)?.as_of.is_none() {

@@ -52,6 +52,8 @@ pub enum HoldCause {
     Rule(HoldRuleId),
     /// A person held this one.
     Person,
+    /// It was queued or being tried when the ledger was cut off and restored, so it is in doubt whether it was sent.
+    Restored,
 }
 
 /// Deliveries of a message wait until they are released.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::fact;
 use crate::address::Domain;
-use crate::id::{AccountName, Author, DeliveryId, HoldRuleId, JobId};
+use crate::id::{AccountName, Author, DeliveryId, HoldRuleId, JobId, MessageUuid, Seq};
 use crate::time::Timestamp;
 
 /// Which deliveries a rule holds: those that agree with every field that is set; an empty one holds all.
@@ -41,10 +41,13 @@ fact!(HoldRuleRemoved);
 pub struct QueueFilter {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ids: Vec<DeliveryId>,
+    pub message: Option<MessageUuid>,
     pub account: Option<AccountName>,
     pub sender_domain: Option<Domain>,
     pub recipient_domain: Option<Domain>,
     pub held: Option<bool>,
+    /// On hold since the ledger was restored.
+    pub restored: Option<bool>,
     pub submitted_before: Option<Timestamp>,
     pub submitted_after: Option<Timestamp>,
     pub due_before: Option<Timestamp>,
@@ -71,6 +74,8 @@ pub enum QueueAction {
 pub enum Work {
     /// Put what is queued and matches on hold.
     ApplyHoldRule(HoldRuleId, HoldMatch),
+    /// Put what was queued before this record, which branched the ledger, on hold.
+    HoldRestored(Seq),
     /// Do the same with many deliveries.
     Queue(QueueFilter, QueueAction),
     /// Fail what the account has queued, forget its list and mailboxes, and then the account.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::fact;
-use crate::id::{Author, Fingerprint, LedgerId};
+use crate::id::{Author, DeliveryId, Fingerprint, HoldRuleId, JobId, LedgerId, MsgId, Seq, Sha256, SuppressionId};
 use crate::time::Timestamp;
 
 /// Record 1 of every ledger.
@@ -31,3 +31,33 @@ pub struct ClockStepped {
     pub by: Author,
 }
 fact!(ClockStepped);
+
+/// The ledger was restored or repaired: what had been written after `from_seq` is not part of it any more. The only record
+/// that may follow a gap: it stands at `next_seq`, so that no number of what was cut off is ever given again. Whatever was
+/// queued or running may have been sent by the other branch; it is on hold until somebody releases it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerBranched {
+    /// The last record that both branches have.
+    pub from_seq: Seq,
+    /// Of that record.
+    pub from_hash: Sha256,
+    /// The place of this record.
+    pub next_seq: Seq,
+    /// Numbers up to these count as given out.
+    pub numbers: LastNumbers,
+    /// Puts what was queued on hold, without haste; nothing of it leaves from now on.
+    pub job: JobId,
+    /// Such as `restored from a backup`.
+    pub reason: String,
+    pub by: Author,
+}
+fact!(LedgerBranched);
+
+/// The last number of each sort.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastNumbers {
+    pub delivery: DeliveryId,
+    pub msg_id: MsgId,
+    pub suppression: SuppressionId,
+    pub hold_rule: HoldRuleId,
+}

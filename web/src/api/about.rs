@@ -23,6 +23,7 @@ impl<'a> About<'a> {
         match event {
             Event::LedgerCreated(_)
             | Event::ClockStepped(_)
+            | Event::LedgerBranched(_)
             | Event::DomainConfigured(_)
             | Event::DomainRemoved(_)
             | Event::TransportConfigured(_)
@@ -65,6 +66,7 @@ impl<'a> About<'a> {
             Event::HoldRuleAdded(e) => About { accounts: e.matching.account.iter().collect(), ..about },
             Event::JobStarted(e) => match &e.work {
                 Work::RemoveAccount(account) => about.account(account),
+                Work::HoldRestored(_) => about,
                 Work::ApplyHoldRule(_, matching) => About { accounts: matching.account.iter().collect(), ..about },
                 Work::Queue(filter, _) => {
                     About { accounts: filter.account.iter().collect(), deliveries: filter.ids.clone(), ..about }

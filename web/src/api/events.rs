@@ -13,6 +13,7 @@ use axum::{Json, Router};
 use bytes::Bytes;
 use futures_util::stream;
 use postledger_events::id::Seq;
+use postledger_projections::accounts;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -78,6 +79,7 @@ async fn list<P: Port>(
     let (after, limit, wait_s) = (listing.after, limit(listing.limit)?, listing.wait_s.min(WAIT_MAX_S));
     let filter = Arc::new(listing.filter(&caller)?);
     if wait_s > 0 {
+        read(&site, move |view| check_cursor(view, after)).await?;
         let waited = tokio::time::timeout(Duration::from_secs(wait_s), site.port.wait_past(after)).await;
         if waited.is_err() {
             let position = site.port.status().position;
@@ -85,11 +87,22 @@ async fn list<P: Port>(
         }
     }
     let part = read(&site, move |view| {
+        check_cursor(view, after)?;
         let (lines, next) = lines(view, &filter, after, limit)?;
         let items = lines.into_iter().map(raw).collect::<Result<_, _>>()?;
         Ok(Part { items, next, position: view.position() })
     });
     part.await.map(Json)
+}
+
+/// A cursor beyond a cut would pass over what this branch has in the place of what was cut off.
+fn check_cursor<V: View>(view: &V, after: Seq) -> Result<(), Problem> {
+    let gap = accounts::branches(view)?.into_iter().find(|gap| gap.from < after && after < gap.next);
+    match gap {
+        Some(gap) => Err(Problem::cut_off(after, gap.from)),
+        None if after > view.position() => Err(Problem::cut_off(after, view.position())),
+        None => Ok(()),
+    }
 }
 
 fn raw(line: Vec<u8>) -> Result<Box<RawValue>, Problem> {
@@ -130,6 +143,7 @@ async fn export<P: Port>(
     }
     let after = listing.after;
     let filter = Arc::new(listing.filter(&caller)?);
+    read(&site, move |view| check_cursor(view, after)).await?;
     let view = Arc::new(site.port.view());
     // A fault in the middle breaks the transfer off, so nobody takes a part for the whole.
     let pieces = stream::try_unfold(after, move |after| {

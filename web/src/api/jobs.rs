@@ -35,6 +35,7 @@ pub struct Job {
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     ApplyHoldRule,
+    HoldRestored,
     Queue,
     RemoveAccount,
 }
@@ -81,6 +82,7 @@ async fn show<P: Port>(
 fn job_of(row: JobRow) -> Job {
     let work = match row.work {
         Work::ApplyHoldRule(..) => Kind::ApplyHoldRule,
+        Work::HoldRestored(_) => Kind::HoldRestored,
         Work::Queue(..) => Kind::Queue,
         Work::RemoveAccount(_) => Kind::RemoveAccount,
     };

@@ -5,6 +5,7 @@ use std::any::Any;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use postledger_events::Refusal;
+use postledger_events::id::Seq;
 use serde::{Deserialize, Serialize};
 
 use crate::port::{ExecuteError, LoginError, Unavailable};
@@ -21,6 +22,7 @@ pub struct Problem {
     code: Code,
     detail: String,
     retry_after_s: Option<u64>,
+    last_common: Option<Seq>,
 }
 
 /// Kinds of problems, for programs. With the status they tell all that a program can react to.
@@ -53,11 +55,14 @@ pub struct Details {
     pub status: u16,
     pub code: Code,
     pub detail: String,
+    /// With a cursor beyond a cut: the last record that the ledger it was read from and this one both have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_common: Option<Seq>,
 }
 
 impl Problem {
     fn new(status: StatusCode, code: Code, detail: impl Into<String>) -> Problem {
-        Problem { status, code, detail: detail.into(), retry_after_s: None }
+        Problem { status, code, detail: detail.into(), retry_after_s: None, last_common: None }
     }
 
     pub fn invalid(detail: impl Into<String>) -> Problem {
@@ -79,6 +84,15 @@ impl Problem {
 
     pub fn unauthorized(detail: impl Into<String>) -> Problem {
         Problem::new(StatusCode::UNAUTHORIZED, Code::Unauthorized, detail)
+    }
+
+    /// A cursor that another branch of this ledger gave out.
+    pub fn cut_off(cursor: Seq, common: Seq) -> Problem {
+        let detail = format!(
+            "record {cursor} is not part of this ledger, which was restored or repaired since; the last record that it has \
+             in common with the one before is {common}: go on from there"
+        );
+        Problem { last_common: Some(common), ..Problem::new(StatusCode::CONFLICT, Code::Conflict, detail) }
     }
 
     pub fn internal(detail: impl Into<String>) -> Problem {
@@ -106,7 +120,14 @@ impl IntoResponse for Problem {
         let title = self.status.canonical_reason().unwrap_or("Error").to_owned();
         // RFC 9457 §4.2.1: with "about:blank" the title is the status phrase; `code` tells the kinds apart.
         let kind = "about:blank".to_owned();
-        let details = Details { kind, title, status: self.status.as_u16(), code: self.code, detail: self.detail };
+        let details = Details {
+            kind,
+            title,
+            status: self.status.as_u16(),
+            code: self.code,
+            detail: self.detail,
+            last_common: self.last_common,
+        };
         let body = serde_json::to_vec(&details).expect("problem details have string keys only");
         let content_type = [(header::CONTENT_TYPE, "application/problem+json")];
         let mut response = (self.status, content_type, body).into_response();

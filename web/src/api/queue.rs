@@ -34,6 +34,8 @@ pub struct Delivery {
     pub state: String,
     /// The rule that holds it; a held delivery without one is held by a person.
     pub hold_rule: Option<HoldRuleId>,
+    /// It is on hold because the ledger was restored: it is in doubt whether it was sent.
+    pub restored: bool,
     pub failure: Option<Failure>,
     pub recipient: Option<Address>,
     pub domain: Domain,
@@ -73,12 +75,14 @@ pub struct LastFailure {
 struct Listing {
     /// Numbers with commas between.
     ids: Option<String>,
+    message: Option<MessageUuid>,
     account: Option<AccountName>,
     from: Option<String>,
     to: Option<String>,
     domain: Option<Domain>,
     sender_domain: Option<Domain>,
     held: Option<bool>,
+    restored: Option<bool>,
     submitted_before: Option<Timestamp>,
     submitted_after: Option<Timestamp>,
     due_before: Option<Timestamp>,
@@ -96,12 +100,14 @@ impl Listing {
                 .transpose()
                 .map_err(|_| Problem::invalid("ids are numbers with commas between"))?
                 .unwrap_or_default(),
+            message: self.message,
             account: scope,
             from: self.from.clone(),
             to: self.to.clone(),
             domain: self.domain.clone(),
             sender_domain: self.sender_domain.clone(),
             held: self.held,
+            restored: self.restored,
             submitted_before: self.submitted_before,
             submitted_after: self.submitted_after,
             due_before: self.due_before,
@@ -153,12 +159,16 @@ fn delivery_of(row: DeliveryRow, message: Option<MessageRow>) -> Delivery {
         Some(p) => (Some(p.from), Some(p.message_id), Some(p.subject)),
         None => (None, None, None),
     };
+    let restored = row.state == At::Held(HoldCause::Restored);
     let (hold_rule, failure) = match row.state {
         At::Held(HoldCause::Rule(rule)) => (Some(rule), None),
         At::Failed(why) => (None, Some(why)),
-        At::Held(HoldCause::Person) | At::Queued | At::Running(..) | At::Delivered | At::Suppressed | At::Canceled => {
-            (None, None)
-        }
+        At::Held(HoldCause::Person | HoldCause::Restored)
+        | At::Queued
+        | At::Running(..)
+        | At::Delivered
+        | At::Suppressed
+        | At::Canceled => (None, None),
     };
     Delivery {
         id: row.id,
@@ -166,6 +176,7 @@ fn delivery_of(row: DeliveryRow, message: Option<MessageRow>) -> Delivery {
         account: row.account,
         state: row.state.word().to_owned(),
         hold_rule,
+        restored,
         failure,
         recipient: row.address,
         domain: row.domain,

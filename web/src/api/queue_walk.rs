@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use postledger_events::address::{Address, Domain};
+use postledger_events::fact::delivery::HoldCause;
 use postledger_events::fact::job::QueueFilter;
-use postledger_events::id::{AccountName, DeliveryId};
+use postledger_events::id::{AccountName, DeliveryId, MessageUuid};
 use postledger_events::time::Timestamp;
 use postledger_projections::deliveries::{self, DeliveryRow, Due, MessageRow, State};
 use postledger_projections::{Error, Rows};
@@ -26,6 +27,8 @@ pub struct Filter {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ids: Vec<DeliveryId>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<MessageUuid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub account: Option<AccountName>,
     /// A part of the reverse-path or of the address in From.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -41,6 +44,9 @@ pub struct Filter {
     pub sender_domain: Option<Domain>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held: Option<bool>,
+    /// On hold since the ledger was restored, in doubt whether they were sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restored: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub submitted_before: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -61,10 +67,12 @@ impl Filter {
     pub fn to_command(&self, ids: Vec<DeliveryId>) -> QueueFilter {
         QueueFilter {
             ids,
+            message: self.message,
             account: self.account.clone(),
             sender_domain: self.sender_domain.clone(),
             recipient_domain: self.domain.clone(),
             held: self.held,
+            restored: self.restored,
             submitted_before: self.submitted_before,
             submitted_after: self.submitted_after,
             due_before: self.due_before,
@@ -76,12 +84,14 @@ impl Filter {
         let personal = message.personal.as_ref();
         let sender = personal.and_then(|p| p.reverse_path.as_ref());
         let from = [sender, personal.map(|p| &p.from)];
-        self.account.as_ref().is_none_or(|a| *a == row.account)
+        self.message.is_none_or(|message| message == row.message)
+            && self.account.as_ref().is_none_or(|a| *a == row.account)
             && self.domain.as_ref().is_none_or(|d| *d == row.domain)
             && self.sender_domain.as_ref().is_none_or(|d| sender.is_some_and(|s| s.domain == *d))
             && self.from.as_ref().is_none_or(|part| from.into_iter().flatten().any(|a| has_part(a, part)))
             && self.to.as_ref().is_none_or(|part| row.address.as_ref().is_some_and(|a| has_part(a, part)))
             && self.held.is_none_or(|held| held == matches!(row.state, State::Held(_)))
+            && self.restored.is_none_or(|restored| restored == (row.state == State::Held(HoldCause::Restored)))
             && self.submitted_before.is_none_or(|t| message.submitted < t)
             && self.submitted_after.is_none_or(|t| message.submitted > t)
             && self.due_before.is_none_or(|t| row.due < t)
