@@ -1,5 +1,6 @@
 //! The API from outside: how requests fail, and that no account sees or changes what is another's.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
@@ -10,14 +11,15 @@ use postledger_events::address::{Address, Domain};
 use postledger_events::command::Submitted;
 use postledger_events::fact::account::{AccountConfigured, AccountPersonal, AccountSettings, DkimAlgorithm};
 use postledger_events::fact::job::QueueFilter;
+use postledger_events::fact::ledger::{LastNumbers, LedgerBranched};
 use postledger_events::fact::mailbox::{MailboxCopy, MessageReceived};
 use postledger_events::fact::submission::{
     BodyRef, MessageSubmitted, SubmissionPersonal, SubmittedDelivery, SubmittedRecipient, Via,
 };
 use postledger_events::fact::suppression::{AddressSuppressed, Cause, SuppressionPersonal};
 use postledger_events::id::{
-    AccountName, Author, DeliveryId, MailboxName, MessageUuid, MsgId, RecipientKey, Selector, Seq, Sha256,
-    SuppressionId,
+    AccountName, Author, DeliveryId, HoldRuleId, JobId, MailboxName, MessageUuid, MsgId, RecipientKey, Selector, Seq,
+    Sha256, SuppressionId,
 };
 use postledger_events::time::Timestamp;
 use postledger_events::{Answer, Command, Event, Record, Refusal};
@@ -33,14 +35,14 @@ use crate::{Config, Site};
 /// Two accounts, `a` and `b`, which have one of everything each.
 struct Program {
     rows: Memory,
-    lines: Vec<Vec<u8>>,
+    lines: BTreeMap<u64, Vec<u8>>,
     executed: Mutex<Vec<Command>>,
 }
 
 #[derive(Clone)]
 struct Moment {
     rows: Memory,
-    lines: Vec<Vec<u8>>,
+    lines: BTreeMap<u64, Vec<u8>>,
 }
 
 fn name(s: &str) -> AccountName {
@@ -145,11 +147,31 @@ impl Program {
             received(&["b"], 12),
             received(&["a", "b"], 13),
         ];
-        let (mut rows, mut lines) = (Memory::default(), Vec::new());
-        for (seq, event) in (1..).zip(events) {
+        Program::of((1..).zip(events))
+    }
+
+    /// A ledger that was restored: records 4 to 19 are of another branch.
+    fn branched() -> Program {
+        let zero = (DeliveryId(0), MsgId(0), SuppressionId(0), HoldRuleId(0));
+        let branched = LedgerBranched {
+            from_seq: Seq(3),
+            from_hash: Sha256::ZERO,
+            next_seq: Seq(20),
+            numbers: LastNumbers { delivery: zero.0, msg_id: zero.1, suppression: zero.2, hold_rule: zero.3 },
+            job: JobId(1),
+            reason: String::new(),
+            by: Author::program(),
+        };
+        let events = [(1, configured("a")), (2, configured("b")), (3, submitted("a", 1)), (20, branched.into())];
+        Program::of(events.into_iter().chain([(21, submitted("a", 2))]))
+    }
+
+    fn of(events: impl IntoIterator<Item = (u64, Event)>) -> Program {
+        let (mut rows, mut lines) = (Memory::default(), BTreeMap::new());
+        for (seq, event) in events {
             let record = Record { seq: Seq(seq), at: Timestamp::from_secs(100), prev: Sha256::ZERO, event };
             fold(&record, &mut rows).unwrap();
-            lines.push(record.to_line());
+            lines.insert(seq, record.to_line());
         }
         Program { rows, lines, executed: Mutex::default() }
     }
@@ -174,16 +196,16 @@ impl Rows for Moment {
 
 impl View for Moment {
     fn position(&self) -> Seq {
-        Seq(self.lines.len() as u64)
+        Seq(self.lines.keys().last().copied().unwrap_or(0))
     }
 
     fn record_line(&self, seq: Seq) -> Result<Option<Vec<u8>>, Error> {
-        Ok(self.lines.get(seq.0 as usize - 1).cloned())
+        Ok(self.lines.get(&seq.0).cloned())
     }
 
     fn lines_after(&self, after: Seq, limit: usize) -> Result<Vec<(Seq, Vec<u8>)>, Error> {
-        let lines = (1..).map(Seq).zip(self.lines.iter().cloned());
-        Ok(lines.skip(after.0 as usize).take(limit).collect())
+        let lines = self.lines.range(after.0 + 1..).map(|(seq, line)| (Seq(*seq), line.clone()));
+        Ok(lines.take(limit).collect())
     }
 
     fn body(&self, _: &BodyRef) -> Result<Bytes, std::io::Error> {
@@ -252,7 +274,7 @@ impl Port for Program {
     }
 
     fn status(&self) -> Status {
-        Status { accepting: Ok(()), position: Seq(self.lines.len() as u64), lagging: Vec::new() }
+        Status { accepting: Ok(()), position: self.view().position(), lagging: Vec::new() }
     }
 
     fn now(&self) -> Timestamp {
@@ -453,7 +475,7 @@ async fn an_account_changes_only_its_own() {
 #[tokio::test]
 async fn an_export_is_the_log_to_the_byte_and_pages_of_events_join() {
     let program = Arc::new(Program::new());
-    let whole = program.lines.iter().flat_map(|line| [line.as_slice(), b"\n"].concat()).collect::<Vec<u8>>();
+    let whole = program.lines.values().flat_map(|line| [line.as_slice(), b"\n"].concat()).collect::<Vec<u8>>();
     let (status, exported) = get(As::Admin, "/events/export").await;
     assert_eq!(status, StatusCode::OK.as_u16());
     assert_eq!(exported.as_bytes(), whole);
@@ -470,6 +492,31 @@ async fn an_export_is_the_log_to_the_byte_and_pages_of_events_join() {
         }
     }
     assert_eq!(joined, [1, 3, 5, 7]);
+}
+
+#[tokio::test]
+async fn a_cursor_of_another_branch_is_told_where_to_go_on() {
+    let program = Arc::new(Program::branched());
+    let check = async |by: As, path: &str, common: Option<u64>| {
+        let response = send(&program, request(by, Method::GET, path, "")).await;
+        let status = response.status().as_u16();
+        let body = text(response).await;
+        match common {
+            None => assert_eq!(status, 200, "{path}: {body}"),
+            Some(common) => {
+                let problem: super::problem::Details = serde_json::from_str(&body).unwrap();
+                assert_eq!((status, problem.last_common), (409, Some(Seq(common))), "{path}: {body}");
+            }
+        }
+    };
+    for path in ["/events?after=", "/events?wait_s=1&after=", "/events/export?after="] {
+        for (after, common) in
+            [(0, None), (3, None), (4, Some(3)), (19, Some(3)), (20, None), (21, None), (22, Some(21))]
+        {
+            check(As::Admin, &format!("{path}{after}"), common).await;
+            check(As::A, &format!("{path}{after}"), common).await;
+        }
+    }
 }
 
 #[tokio::test]
