@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use crate::certificate;
 use crate::decide::classify::Rules;
+use crate::ledger;
 
 /// The file, below the directory of the server.
 pub const FILE: &str = "postledger.toml";
@@ -31,6 +32,10 @@ pub struct Config {
     pub message_bytes_max: u64,
     #[serde(default = "RetrySchedule::contract")]
     pub retry_waits_s: RetrySchedule,
+    #[serde(default = "verify_hours")]
+    pub verify_hours: u32,
+    #[serde(default = "free_bytes_min")]
+    pub free_bytes_min: u64,
     #[serde(default)]
     reply_rules: Option<PathBuf>,
     pub http: Vec<HttpListener>,
@@ -132,6 +137,14 @@ impl Config {
         let text = std::fs::read_to_string(&path).map_err(|e| Error::Bad(path.clone(), e.to_string()))?;
         Rules::parse(&text).map(Arc::new).map_err(|why| Error::Bad(path, why))
     }
+}
+
+fn verify_hours() -> u32 {
+    24
+}
+
+fn free_bytes_min() -> u64 {
+    ledger::FREE_BYTES_MIN
 }
 
 fn message_bytes_max() -> u64 {

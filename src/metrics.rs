@@ -77,8 +77,31 @@ impl Collector for Figures {
                 u64::from(self.status.stopped.is_none()),
             ),
             ("postledger_ledger_lagging", "Lists that are being rebuilt", self.status.lagging.len() as u64),
+            ("postledger_disk_free_bytes", "Free on the disk of the ledger", self.status.space.free_bytes),
+            ("postledger_disk_reserve_bytes", "At less no mail is accepted", self.status.space.reserve_bytes),
+            (
+                "postledger_disk_short",
+                "1 while no mail is accepted for want of space",
+                u64::from(self.status.space.short),
+            ),
+            (
+                "postledger_verify_record",
+                "Where the running round over the ledger is",
+                self.status.round_at.map_or(0, |s| s.0),
+            ),
         ];
-        for (name, help, value) in gauges {
+        let verified = self.status.round.as_deref().map(|round| {
+            let ended = u64::try_from(round.ended.as_secs()).unwrap_or(0);
+            [
+                ("postledger_verify_ended_seconds", "When the last round over the ledger ended", ended),
+                ("postledger_verify_duration_seconds", "How long it took", round.took_s),
+                ("postledger_verify_records", "Records it read", round.records),
+                ("postledger_verify_bodies", "Contents it read", round.bodies),
+                ("postledger_verify_damage", "What is wrong with log, rows and vault", round.damage),
+                ("postledger_verify_damaged_bodies", "Contents that are missing or changed", round.bodies_damaged),
+            ]
+        });
+        for (name, help, value) in gauges.into_iter().chain(verified.into_iter().flatten()) {
             let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
         }

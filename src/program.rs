@@ -16,18 +16,26 @@ use postledger_events::time::Timestamp;
 use postledger_events::{Answer, Command, Refusal};
 use postledger_projections::rows::{Key, Value};
 use postledger_projections::{Error, Order, Rows, Table, accounts};
+use postledger_web::api::verify::{Line, Wish};
 use postledger_web::port::{
-    ExecuteError, Login, LoginError, NewTransport, Port, SendError, SendRequest, Status, Unavailable, View,
+    ExecuteError, Login, LoginError, NewTransport, Port, SendError, SendRequest, Status, Unavailable, Verified, View,
 };
+use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
 use crate::clock::Clock;
 use crate::credentials::Credentials;
 use crate::credentials::password::{Hashed, PASSWORD_CHARS_MIN, Prepared};
 use crate::decide::{self, pseudonym};
-use crate::ledger::{Intent, Ledger, Snapshot, SubmitError};
+use crate::ledger::pace::Pace;
+use crate::ledger::{self, Intent, Ledger, Snapshot, SubmitError};
 use crate::mail::dkim::{Algorithm, SigningKey};
 use crate::submit::Submitter;
+
+/// Of one processor, for a verification that is not in haste.
+const VERIFY_SHARE_PERCENT: u32 = 15;
+/// Lines that wait for whoever asked.
+const VERIFY_LINES_MAX: usize = 16;
 
 /// All that the doors share.
 pub struct Program {
@@ -143,11 +151,34 @@ impl Port for Program {
 
     fn status(&self) -> Status {
         let status = self.ledger.status();
+        let warnings = warnings(&status);
+        let verified = status.round.as_deref().map(|round| Verified {
+            ended: round.ended,
+            took_s: round.took_s,
+            records: round.records,
+            bodies: round.bodies,
+            findings: round.damage + round.bodies_damaged,
+        });
+        let short = self.ledger.has_room().map_err(|short| short.to_string());
         Status {
-            accepting: status.stopped.map_or(Ok(()), Err),
+            accepting: status.stopped.map_or(short, Err),
             position: status.position,
             lagging: status.lagging.into_iter().map(|(name, seq)| (name.to_owned(), seq)).collect(),
+            warnings,
+            verified,
+            free_bytes: status.space.free_bytes,
         }
+    }
+
+    fn verify(&self, wish: Wish) -> Option<mpsc::Receiver<Line>> {
+        if self.ledger.is_being_verified() {
+            return None;
+        }
+        let (lines, receiver) = mpsc::channel(VERIFY_LINES_MAX);
+        let (ledger, clock) = (self.ledger.clone(), self.clock.clone());
+        // A thread of its own: it takes long, and mostly rests.
+        std::thread::spawn(move || verify(&ledger, clock, wish, &lines));
+        Some(receiver)
     }
 
     fn now(&self) -> Timestamp {
@@ -174,9 +205,38 @@ impl Program {
             Ok(committed) => Ok(committed.answer),
             Err(SubmitError::Refused(refusal)) => Err(ExecuteError::Refused(refusal)),
             Err(SubmitError::Busy) => Err(ExecuteError::Unavailable(Unavailable::Busy)),
+            Err(SubmitError::NoSpace(short)) => Err(unavailable(short.to_string())),
             Err(SubmitError::Stopped(why)) => Err(unavailable(why)),
         }
     }
+}
+
+/// What somebody should look at although everything goes on.
+fn warnings(status: &ledger::Status) -> Vec<String> {
+    let damaged = status.round.as_deref().filter(|round| round.bodies_damaged > 0).map(|round| {
+        let first = round.first.as_deref().unwrap_or_default();
+        format!("{} contents of messages are damaged, such as: {first}", round.bodies_damaged)
+    });
+    let low = (status.space.low && !status.space.short).then(|| {
+        let mib = |bytes: u64| bytes / (1024 * 1024);
+        let (free, reserve) = (mib(status.space.free_bytes), mib(status.space.reserve_bytes));
+        format!("the disk has {free} MiB free; at {reserve} MiB no more mail is accepted")
+    });
+    damaged.into_iter().chain(low).collect()
+}
+
+fn verify(ledger: &Ledger, clock: Clock, wish: Wish, lines: &mpsc::Sender<Line>) {
+    let gone = || lines.is_closed() || ledger.status().stopped.is_some();
+    let pace = if wish.fast { Pace::unhindered(&gone) } else { Pace::share(clock, VERIFY_SHARE_PERCENT, &gone) };
+    // Progress is only for those who watch; it is left out when they are slow.
+    let verified = ledger.verify(wish.full, &pace, &mut |done, end| drop(lines.try_send(Line::Progress { done, end })));
+    let line = match verified {
+        Ok(Some(report)) => Line::Report(serde_json::to_value(report).expect("a report has string keys only")),
+        Ok(None) => Line::Failed("the server stops, or takes nothing any more".to_owned()),
+        Err(e) => Line::Failed(e.to_string()),
+    };
+    // Who asked may have gone away.
+    let _ = lines.blocking_send(line);
 }
 
 fn unavailable(why: String) -> ExecuteError {

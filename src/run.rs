@@ -7,6 +7,7 @@ pub mod serve;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use postledger_events::fact::account::RetrySchedule;
@@ -92,6 +93,14 @@ struct Settings {
     retry: RetrySchedule,
     retry_scale: u32,
     reply_rules: Arc<crate::decide::classify::Rules>,
+    /// `None`: as the ledger does by itself.
+    upkeep: Option<Upkeep>,
+}
+
+/// How a ledger looks after itself.
+struct Upkeep {
+    verify_every: Option<Duration>,
+    free_bytes_min: u64,
 }
 
 impl Settings {
@@ -103,6 +112,7 @@ impl Settings {
                 retry: RetrySchedule::contract(),
                 retry_scale: 1,
                 reply_rules: Arc::new(crate::decide::classify::Rules::shipped()),
+                upkeep: None,
             });
         };
         Ok(Settings {
@@ -111,11 +121,20 @@ impl Settings {
             retry: config.retry_waits_s.clone(),
             retry_scale: 1,
             reply_rules: config.reply_rules()?,
+            upkeep: Some(Upkeep {
+                verify_every: (config.verify_hours > 0)
+                    .then(|| Duration::from_secs(u64::from(config.verify_hours) * 3600)),
+                free_bytes_min: config.free_bytes_min,
+            }),
         })
     }
 
     fn options(&self, dir: &Path, accept_clock: Option<Author>) -> Options {
+        let options = Options::new(dir);
+        let upkeep = self.upkeep.as_ref();
         Options {
+            verify_every: upkeep.map_or(options.verify_every, |upkeep| upkeep.verify_every),
+            free_bytes_min: upkeep.map_or(options.free_bytes_min, |upkeep| upkeep.free_bytes_min),
             retry: self.retry.clone(),
             retry_scale: self.retry_scale,
             reply_rules: Arc::clone(&self.reply_rules),
@@ -127,7 +146,7 @@ impl Settings {
                     tracing::info!("rebuilding {tables}: record {done} of {end}");
                 }
             }),
-            ..Options::new(dir)
+            ..options
         }
     }
 

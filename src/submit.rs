@@ -60,6 +60,7 @@ impl Submitter {
             Some(key) => Some(self.begin(&request.login.account, key).ok_or(SendError::InFlight)?),
             None => None,
         };
+        self.ledger.has_room().map_err(|short| send_error(SubmitError::NoSpace(short)))?;
         // Whoever composes now will be there in a moment: the writer may wait for it to share a sync.
         let expected = self.ledger.expect();
         let message = MessageUuid(self.clock.uuid_v7());
@@ -219,6 +220,7 @@ fn send_error(e: SubmitError) -> SendError {
     match e {
         SubmitError::Refused(refusal) => SendError::Refused(refusal),
         SubmitError::Busy => SendError::Unavailable(Unavailable::Busy),
+        SubmitError::NoSpace(short) => SendError::Unavailable(Unavailable::Stopped(short.to_string())),
         SubmitError::Stopped(why) => SendError::Unavailable(Unavailable::Stopped(why)),
     }
 }

@@ -1,7 +1,7 @@
 //! The books: whether the rows agree with each other and every accepted recipient is accounted for exactly once.
 
 use postledger_events::id::DeliveryId;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::deliveries::{self, DeliveryRow, State};
 use crate::rows::{Error, Rows};
@@ -13,7 +13,7 @@ const CHUNK: usize = 10_000;
 const FINDINGS_MAX: usize = 1_000;
 
 /// What was counted, and what does not add up.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Books {
     pub tally: Tally,
     pub queued: u64,

@@ -32,13 +32,19 @@ pub enum Client {
 
 impl Client {
     pub async fn open(dir: &Path) -> Result<Client, Error> {
+        match Client::of_server(dir).await? {
+            Some(client) => Ok(client),
+            None => embed(dir).await,
+        }
+    }
+
+    /// `None`: no server runs on the directory.
+    pub async fn of_server(dir: &Path) -> Result<Option<Client>, Error> {
         let path = dir.join(run::SOCKET);
         match UnixStream::connect(&path).await {
-            Ok(_) => Ok(Client::Socket(path)),
+            Ok(_) => Ok(Some(Client::Socket(path))),
             // A socket that refuses is left over from a server that is gone; the lock tells whether that is so.
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
-                embed(dir).await
-            }
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => Ok(None),
             Err(e) => Err(Error::Socket { path, why: e.to_string() }),
         }
     }
@@ -94,7 +100,7 @@ impl Client {
         Ok(self.request(Method::GET, &query, Body::empty()).await?.into_body())
     }
 
-    async fn request(&self, method: Method, query: &Query, body: Body) -> Result<Response<Body>, Error> {
+    pub async fn request(&self, method: Method, query: &Query, body: Body) -> Result<Response<Body>, Error> {
         let request = Request::builder()
             .method(method)
             .uri(format!("{PREFIX}{query}"))

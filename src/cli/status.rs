@@ -2,9 +2,11 @@
 
 use clap::Args;
 use postledger_web::api::overview::Overview;
+use postledger_web::port::Verified;
 
 use super::Session;
 use super::error::Error;
+use super::out::second;
 use super::query::Query;
 
 /// Show how the ledger is doing: whether it accepts, what it counted, what is being rebuilt
@@ -31,8 +33,17 @@ impl Status {
                 ("Open", format!("{}, of these on hold: {}", t.open(), t.held)),
                 ("Attempts in doubt", t.in_doubt.to_string()),
                 ("Messages received", t.received.to_string()),
+                ("Free on the disk", format!("{} MiB", o.free_bytes / (1024 * 1024))),
+                ("Last verified", o.verified.as_ref().map_or("not yet".to_owned(), verified)),
+                ("Look at", if o.warnings.is_empty() { "-".to_owned() } else { o.warnings.join("; ") }),
                 ("Being rebuilt", if rebuilding.is_empty() { "-".to_owned() } else { rebuilding.join(", ") }),
             ],
         )
     }
+}
+
+fn verified(v: &Verified) -> String {
+    let Verified { ended, took_s, records, bodies, findings } = v;
+    let found = if *findings == 0 { "all well".to_owned() } else { format!("{findings} findings") };
+    format!("{}, {records} records and {bodies} contents in {took_s} s: {found}", second(*ended))
 }

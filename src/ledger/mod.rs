@@ -6,9 +6,12 @@ mod journals;
 mod lock;
 pub mod open;
 mod overlay;
+pub mod pace;
 mod rebuild;
+mod rounds;
 mod scrub;
 mod snapshot;
+mod space;
 mod store;
 mod vault;
 pub mod verify;
@@ -26,7 +29,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 use zeroize::Zeroizing;
@@ -45,11 +48,14 @@ use crate::decide::{self, Decision, Moment, Policy};
 pub use bodies::{BODY_INLINE_BYTES_MAX, Error as BodyError, Staged};
 pub use chain::Damage;
 pub use rebuild::Progress;
+pub use rounds::Round;
 pub use snapshot::{Lines, Snapshot};
+pub use space::{FREE_BYTES_MIN, Room, Short};
 pub use store::Error;
 
 use bodies::{Bodies, is_inline};
 use lock::Lock;
+use space::Space;
 use store::Store;
 use writer::{Message, Request};
 
@@ -62,6 +68,8 @@ const SEGMENT_RECORDS_MAX: u64 = 4_000_000;
 const REBUILD_CHUNK_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Blocks of the engine that are kept in memory.
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;
+/// From the end of one round over the whole ledger to the next.
+const VERIFY_EVERY: Duration = Duration::from_secs(24 * 3600);
 
 /// A handle to an open ledger; cheap to clone. When the last one goes, the writer finishes what it has and ends; dropping
 /// that one blocks until then.
@@ -79,6 +87,8 @@ struct Inner {
 
 /// What the writer and all handles have in common.
 struct Shared {
+    dir: PathBuf,
+    program: Program,
     store: Store,
     bodies: Bodies,
     pepper: [u8; 32],
@@ -90,6 +100,12 @@ struct Shared {
     commits: AtomicU64,
     /// Requests that are being read.
     expected: AtomicUsize,
+    /// Somebody verifies it.
+    verifying: AtomicBool,
+    /// The last round over the whole ledger, and the record that the running one is at; 0 if none is.
+    round: ArcSwapOption<Round>,
+    round_at: AtomicU64,
+    space: Space,
     lock: Arc<Lock>,
 }
 
@@ -116,6 +132,10 @@ pub struct Options {
     pub rebuild_chunk_bytes_max: usize,
     pub segment_records_max: u64,
     pub cache_bytes: u64,
+    /// How often everything is verified beside the work; `None`: never.
+    pub verify_every: Option<Duration>,
+    /// What intake leaves free of the file system, for the outcomes of what was taken in.
+    pub free_bytes_min: u64,
     pub program: Program,
     /// Told now and then while tables are rebuilt.
     pub progress: Arc<dyn Fn(Progress) + Send + Sync>,
@@ -137,6 +157,8 @@ impl Options {
             rebuild_chunk_bytes_max: REBUILD_CHUNK_BYTES_MAX,
             segment_records_max: SEGMENT_RECORDS_MAX,
             cache_bytes: CACHE_BYTES,
+            verify_every: Some(VERIFY_EVERY),
+            free_bytes_min: space::FREE_BYTES_MIN,
             program: Program::product(),
             progress: Arc::new(|_| {}),
         }
@@ -225,6 +247,8 @@ pub enum SubmitError {
     Refused(Refusal),
     #[error("the ledger is busy; try again later")]
     Busy,
+    #[error("{0}")]
+    NoSpace(space::Short),
     /// Whether it took place is not known if the ledger stopped meanwhile.
     #[error("the ledger takes nothing any more: {0}")]
     Stopped(String),
@@ -251,6 +275,24 @@ impl Drop for Expected {
     }
 }
 
+/// Why a ledger is not verified.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    #[error("it is being verified already; wait until that is over")]
+    Busy,
+    #[error("{0}")]
+    Store(#[from] Error),
+}
+
+/// One at a time: it takes disk space and a share of the processor.
+struct Turn<'a>(&'a AtomicBool);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
 /// How the ledger is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
@@ -261,6 +303,10 @@ pub struct Status {
     pub commits: u64,
     /// Tables that are being rebuilt, and how far they are.
     pub lagging: Vec<(&'static str, Seq)>,
+    /// The last round over the whole ledger, and the record that the running one is at.
+    pub round: Option<Arc<Round>>,
+    pub round_at: Option<Seq>,
+    pub space: Room,
 }
 
 impl Ledger {
@@ -273,6 +319,7 @@ impl Ledger {
     /// one. If a large one cannot be written and synced, the ledger stops.
     pub async fn stage(&self, body: MessageUuid, bytes: Bytes) -> Result<Staged, Error> {
         let shared = self.inner.shared.clone();
+        shared.space.take(bytes.len());
         if bytes.len() <= BODY_INLINE_BYTES_MAX {
             return shared.bodies.stage(body, bytes);
         }
@@ -297,6 +344,9 @@ impl Ledger {
     }
 
     async fn enqueue(&self, intent: Intent) -> Result<oneshot::Receiver<Result<Committed, SubmitError>>, SubmitError> {
+        if is_new_mail(&intent.command) {
+            self.has_room().map_err(SubmitError::NoSpace)?;
+        }
         if let Some(why) = self.inner.shared.stopped() {
             return Err(SubmitError::Stopped(why));
         }
@@ -345,8 +395,38 @@ impl Ledger {
         let snapshot = self.snapshot();
         let lagging = snapshot.0.view.tables.iter().flatten();
         let lagging = lagging.filter_map(|t| t.as_of.map(|as_of| (t.projection, as_of))).collect();
-        let (shared, position) = (&self.inner.shared, snapshot.position());
-        Status { stopped: shared.stopped(), position, commits: shared.commits.load(Ordering::Relaxed), lagging }
+        let shared = &self.inner.shared;
+        let round_at = Some(Seq(shared.round_at.load(Ordering::Relaxed))).filter(|seq| *seq > Seq(0));
+        Status {
+            stopped: shared.stopped(),
+            position: snapshot.position(),
+            commits: shared.commits.load(Ordering::Relaxed),
+            lagging,
+            round: shared.round(),
+            round_at,
+            space: shared.space.room(),
+        }
+    }
+
+    /// Whether new mail may come in.
+    pub fn has_room(&self) -> Result<(), space::Short> {
+        self.inner.shared.space.check()
+    }
+
+    pub fn is_being_verified(&self) -> bool {
+        self.inner.shared.verifying.load(Ordering::Acquire)
+    }
+
+    /// Verifies this moment while the ledger goes on. `Ok(None)`: `pace` was told to stop. Blocks.
+    pub fn verify(
+        &self,
+        full: bool,
+        pace: &pace::Pace<'_>,
+        progress: &mut dyn FnMut(Seq, Seq),
+    ) -> Result<Option<verify::Report>, VerifyError> {
+        let shared = &self.inner.shared;
+        let _turn = shared.verifying().ok_or(VerifyError::Busy)?;
+        Ok(verify::beside(shared, shared.program, full, pace, progress)?)
     }
 
     /// Finishes what waits and leaves a directory that opens without questions. Other handles can still read.
@@ -368,6 +448,15 @@ pub fn rebuild(options: Options, clock: Clock) -> Result<(), open::Error> {
         closed.blocking_recv().unwrap_or(Ok(()))?;
     }
     Ok(())
+}
+
+/// Notices of ours are outcomes of what was taken in.
+fn is_new_mail(command: &Command) -> bool {
+    match command {
+        Command::Submit(_) => true,
+        Command::Receive(receive) => receive.notice_of.is_none(),
+        _ => false,
+    }
 }
 
 impl Inner {
@@ -392,6 +481,14 @@ impl Drop for Inner {
 impl Shared {
     fn snapshot(&self) -> Snapshot {
         Snapshot(self.current.load_full())
+    }
+
+    fn round(&self) -> Option<Arc<Round>> {
+        self.round.load_full()
+    }
+
+    fn verifying(&self) -> Option<Turn<'_>> {
+        (!self.verifying.swap(true, Ordering::AcqRel)).then_some(Turn(&self.verifying))
     }
 
     fn stopped(&self) -> Option<String> {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{mpsc, watch};
 
 use postledger_events::Refusal;
@@ -23,11 +23,13 @@ use super::bodies::{Bodies, remove_file};
 use super::chain::{self, Damage};
 use super::lock::Lock;
 use super::rebuild::{self, Target};
+use super::rounds::Rounds;
 use super::snapshot::{Moment as Published, Segment, Snapshot, TableView, View};
+use super::space::Space;
 use super::store::{self, Head, Note, SegmentNote, Store, TableNote, at_path};
 use super::watermark::Watermark;
 use super::writer::Writer;
-use super::{BranchWish, Inner, Ledger, Options, Rebuild, Shared, journals, scrub, vault};
+use super::{BranchWish, Inner, Ledger, Options, Rebuild, Shared, journals, scrub, vault, verify};
 use crate::clock::Clock;
 use crate::decide::{Moment, Policy};
 
@@ -76,6 +78,7 @@ pub(super) fn open(options: Options, clock: Clock) -> Result<Ledger, Error> {
     let later = rebuild_tables(&mut writer, &options)?;
     write_first_records(&mut writer, &options)?;
     if !was_clean {
+        verify::remove_scratch(&dir)?;
         remove_orphans(&writer, &options)?;
     }
     Ok(start(writer, verified, later, options))
@@ -199,6 +202,8 @@ fn writer(opened: Opened, options: &Options, clock: Clock, pepper: [u8; 32]) -> 
     let view = snapshot.0.view.clone();
     let ledger_number = created(&snapshot)?.map_or(options.ledger_number, |c| c.number);
     let shared = Arc::new(Shared {
+        dir: options.dir.clone(),
+        program: options.program,
         store,
         bodies,
         pepper,
@@ -208,6 +213,10 @@ fn writer(opened: Opened, options: &Options, clock: Clock, pepper: [u8; 32]) -> 
         closing: AtomicBool::new(false),
         commits: AtomicU64::new(0),
         expected: AtomicUsize::new(0),
+        verifying: AtomicBool::new(false),
+        round: ArcSwapOption::from(watermark.mark().round.clone().map(Arc::new)),
+        round_at: AtomicU64::new(0),
+        space: Space::new(&options.dir, options.free_bytes_min),
         lock,
     });
     let policy = Policy {
@@ -347,12 +356,17 @@ fn remove_orphans(writer: &Writer, options: &Options) -> Result<(), Error> {
 }
 
 fn start(writer: Writer, verified: Head, later: Vec<Target>, options: Options) -> Ledger {
-    let shared = writer.shared.clone();
+    let (shared, clock) = (writer.shared.clone(), writer.clock.clone());
     let (sender, inbox) = mpsc::channel(QUEUE_COMMANDS_MAX);
     let keeper = keep_watermark(&writer);
     let mut threads = vec![spawn("ledger-writer", move || writer.run(inbox)), keeper];
     let (scrubbed, weak) = (shared.clone(), sender.downgrade());
     threads.push(spawn("ledger-scrub", move || scrub::run(&scrubbed, verified, &weak)));
+    if let Some(every) = options.verify_every {
+        let (program, writer) = (options.program, sender.downgrade());
+        let rounds = Rounds { shared: shared.clone(), program, clock, every, writer };
+        threads.push(spawn("ledger-rounds", move || rounds.run()));
+    }
     if !later.is_empty() {
         let (shared, weak) = (shared.clone(), sender.downgrade());
         threads.push(spawn("ledger-rebuild", move || {
@@ -364,12 +378,13 @@ fn start(writer: Writer, verified: Head, later: Vec<Target>, options: Options) -
     Ledger { inner: Arc::new(Inner { shared, sender: Some(sender), threads: Mutex::new(threads) }) }
 }
 
-/// Brings the watermark to disk once a second, so that no batch has to wait for that.
+/// Brings the watermark to disk once a second, so that no batch has to wait for that, and looks how much space is left.
 fn keep_watermark(writer: &Writer) -> std::thread::JoinHandle<()> {
     let (keeper, shared) = (writer.watermark.keeper(), writer.shared.clone());
     spawn("ledger-watermark", move || {
         while !shared.closing.load(std::sync::atomic::Ordering::Acquire) {
             std::thread::park_timeout(WATERMARK_SYNC);
+            shared.space.look();
             if let Err(e) = keeper.sync_if_dirty() {
                 shared.stop(format!("the watermark cannot be synced: {e}"));
                 return;

@@ -1,33 +1,37 @@
-//! Verifying a ledger that is not running: the chain, the watermark, the bodies, the books, and with `full` every body's
-//! hash and every row, against a replay of the log into a store beside it.
+//! Verifying a ledger, beside the server that runs on it or without one: the chain, the watermark, the bodies, the books, and
+//! with `full` every body's hash and every row, against a replay of the log into a store beside it.
 
 use std::fmt;
 use std::fs;
 use std::path::Path;
 
-use serde::Serialize;
+use fjall::Readable;
+use serde::{Deserialize, Serialize};
 use sha2::Digest;
 
 use postledger_events::Record;
 use postledger_events::event::Event;
 use postledger_events::fact::submission::BodyRef;
-use postledger_events::id::{Seq, Sha256};
+use postledger_events::id::{MessageUuid, Seq, Sha256};
 use postledger_projections::Projection;
 use postledger_projections::books::Books;
 
 use super::bodies::{self, Bodies};
 use super::chain::{self, Chain, Damage};
 use super::open::{self, Opened, open_store, open_tables};
+use super::pace::{Pace, Paced};
 use super::rebuild::{self, Target};
 use super::snapshot::Snapshot;
 use super::store::{Error, Head, Note, Store, TableNote, at_path};
 use super::watermark::Watermark;
-use super::{Options, Program, vault};
+use super::{Options, Program, Shared, vault};
 
 /// Findings that are listed; more are only counted.
 const FINDINGS_MAX: usize = 1_000;
 /// Records after which progress is shown.
 const STEP_RECORDS: u64 = 10_000;
+/// Where the log is replayed into, below the ledger's directory.
+const SCRATCH: &str = "verify-scratch";
 
 /// How much to verify.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,8 +42,34 @@ pub struct Scope {
     pub accept_log_end: bool,
 }
 
+/// What a finding is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum About {
+    /// The log itself: records, their order, their end.
+    Log,
+    /// The content of a message.
+    Body,
+    /// Rows that are not what the log says, or do not agree with each other.
+    Rows,
+    Vault,
+}
+
+/// Something that is not as it should be, and the exact place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    pub about: About,
+    pub text: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
 /// What was found.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     pub first: Seq,
     pub last: Seq,
@@ -53,17 +83,17 @@ pub struct Report {
     pub books: Option<Books>,
     /// With a full scope only.
     pub tables: Vec<Digested>,
-    /// Empty if all is well. Each names the exact place.
-    pub findings: Vec<String>,
+    /// Empty if all is well.
+    pub findings: Vec<Finding>,
     pub findings_total: u64,
     /// What the next start will do by itself.
     pub notes: Vec<String>,
 }
 
 /// A table, in one number.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Digested {
-    pub projection: &'static str,
+    pub projection: String,
     pub version: u32,
     pub rows: u64,
     /// SHA-256 over all keys and values in order, each with its length in eight bytes before it.
@@ -75,10 +105,15 @@ impl Report {
         self.findings_total == 0
     }
 
-    fn find(&mut self, finding: impl fmt::Display) {
+    /// How many of the findings that are listed are about this.
+    pub fn count(&self, about: About) -> usize {
+        self.findings.iter().filter(|finding| finding.about == about).count()
+    }
+
+    fn find(&mut self, about: About, finding: impl fmt::Display) {
         self.findings_total += 1;
         if self.findings.len() < FINDINGS_MAX {
-            self.findings.push(finding.to_string());
+            self.findings.push(Finding { about, text: finding.to_string() });
         }
     }
 }
@@ -89,24 +124,26 @@ pub fn verify(options: &Options, scope: Scope, progress: &mut dyn FnMut(Seq, Seq
         Watermark::create(&options.dir)?;
     }
     let opened = open_store(&options.dir, false, options.cache_bytes)?;
-    let mut verifier = Verifier::new(&opened, options)?;
-    verifier.walk(scope.full, progress);
-    verifier.check_end(scope);
-    let whole = verifier.report.is_clean();
-    verifier.check_rows_end(&opened);
-    verifier.check_vault(&opened)?;
-    if verifier.rows_are_current {
-        verifier.check_books(options.program);
-        verifier.check_forgotten(&opened.store)?;
-        if scope.full {
-            verifier.compare_with_replay(&opened.store, &options.dir, progress)?;
-        }
-    }
-    let Verifier { report, chain, .. } = verifier;
-    if whole && let Some(end) = chain.end() {
+    let never = || false;
+    let pace = Pace::unhindered(&never);
+    let (report, end) = Verifier::of_opened(&opened, options, &pace)?.run(scope, &options.dir, progress)?;
+    if let Some(end) = end {
         remember(opened, end)?;
     }
     Ok(report)
+}
+
+/// Verifies a moment of the ledger while it runs. `None`: it was told to stop. Blocks.
+pub(super) fn beside(
+    shared: &Shared,
+    program: Program,
+    full: bool,
+    pace: &Pace<'_>,
+    progress: &mut dyn FnMut(Seq, Seq),
+) -> Result<Option<Report>, Error> {
+    let scope = Scope { full, accept_log_end: false };
+    let (report, _) = Verifier::of_running(shared, program, pace).run(scope, &shared.dir, progress)?;
+    Ok((!pace.is_stopped()).then_some(report))
 }
 
 /// The next start need not read again what was read now.
@@ -115,44 +152,94 @@ fn remember(mut opened: Opened, end: Head) -> Result<(), Error> {
     opened.watermark.sync()
 }
 
-struct Verifier {
+struct Verifier<'a> {
     snapshot: Snapshot,
+    store: &'a Store,
     program: Program,
     bodies: Bodies,
     chain: Chain,
     mark: (Seq, Sha256),
     rows_are_current: bool,
+    /// The ledger goes on meanwhile.
+    running: Option<&'a Shared>,
+    pace: &'a Pace<'a>,
     report: Report,
 }
 
-impl Verifier {
-    fn new(opened: &Opened, options: &Options) -> Result<Verifier, Error> {
+impl<'a> Verifier<'a> {
+    fn of_opened(opened: &'a Opened, options: &Options, pace: &'a Pace<'a>) -> Result<Verifier<'a>, Error> {
         let snapshot = opened.snapshot(open_tables(&opened.store, options.program.projections)?);
         let mark = opened.watermark.mark();
-        let mut report = Report { first: snapshot.first(), watermark: mark.seq, ..Report::default() };
-        report.notes = stale_tables(&opened.store, options.program.projections)?;
+        let notes = stale_tables(&opened.store, options.program.projections)?;
         Ok(Verifier {
+            store: &opened.store,
             program: options.program,
             bodies: Bodies::open(&options.dir, opened.store.bodies.clone())?,
             chain: Chain::from(snapshot.first()),
             mark: (mark.seq, mark.hash),
-            rows_are_current: report.notes.is_empty(),
+            rows_are_current: notes.is_empty(),
+            running: None,
+            pace,
+            report: Report { first: snapshot.first(), watermark: mark.seq, notes, ..Report::default() },
             snapshot,
-            report,
         })
+    }
+
+    fn of_running(shared: &'a Shared, program: Program, pace: &'a Pace<'a>) -> Verifier<'a> {
+        let snapshot = shared.snapshot();
+        let lagging = snapshot.0.view.tables.iter().flatten().filter(|table| table.as_of.is_some());
+        let notes = lagging.map(|t| format!("{} is being rebuilt; no rows were checked", t.projection));
+        let (notes, head): (Vec<String>, Head) = (notes.collect(), snapshot.0.head);
+        Verifier {
+            store: &shared.store,
+            program,
+            bodies: shared.bodies.clone(),
+            chain: Chain::from(snapshot.first()),
+            mark: (head.seq, head.hash),
+            rows_are_current: notes.is_empty(),
+            running: Some(shared),
+            pace,
+            report: Report { first: snapshot.first(), watermark: head.seq, notes, ..Report::default() },
+            snapshot,
+        }
+    }
+
+    /// Also the end of the log, if the log is whole.
+    fn run(
+        mut self,
+        scope: Scope,
+        dir: &Path,
+        progress: &mut dyn FnMut(Seq, Seq),
+    ) -> Result<(Report, Option<Head>), Error> {
+        self.walk(scope.full, progress);
+        self.check_end(scope);
+        let end = self.chain.end().filter(|_| self.report.is_clean());
+        self.check_rows_end();
+        self.check_vault()?;
+        if self.rows_are_current {
+            self.check_books();
+            self.check_forgotten()?;
+            if scope.full {
+                self.compare_with_replay(dir, progress)?;
+            }
+        }
+        Ok((self.report, end))
     }
 
     /// Every record: its place in the chain, and the bodies it brought.
     fn walk(&mut self, full: bool, progress: &mut dyn FnMut(Seq, Seq)) {
         for line in self.snapshot.records(Seq(0)..=Seq(u64::MAX)) {
+            if !self.pace.breathe() {
+                return;
+            }
             let (place, line) = match line {
                 Ok(line) => line,
-                Err(e) => return self.report.find(format!("after record {}: {e}", self.report.last)),
+                Err(e) => return self.report.find(About::Log, format!("after record {}: {e}", self.report.last)),
             };
             self.report.last = place;
             self.report.records += 1;
             self.check_record(place, &line, full);
-            if place.0.is_multiple_of(STEP_RECORDS) {
+            if self.report.records.is_multiple_of(STEP_RECORDS) {
                 progress(place, self.snapshot.position());
             }
         }
@@ -163,17 +250,18 @@ impl Verifier {
             Ok(head) => {
                 self.report.hash = Some(head.hash);
                 if place == self.mark.0 && head.hash != self.mark.1 {
-                    self.report.find(Damage::Changed { seq: place, written: self.mark.1, found: head.hash });
+                    let damage = Damage::Changed { seq: place, written: self.mark.1, found: head.hash };
+                    self.report.find(About::Log, damage);
                 }
             }
             Err(damage) => {
-                self.report.find(damage);
+                self.report.find(About::Log, damage);
                 self.chain.skip(place);
             }
         }
         match chain::decode(place, line) {
             Ok(record) => bodies_of(&record.event).for_each(|body| self.check_body(place, &body, full)),
-            Err(damage) => self.report.find(damage),
+            Err(damage) => self.report.find(About::Log, damage),
         }
     }
 
@@ -184,45 +272,54 @@ impl Verifier {
         match (self.program.is_body_live)(&self.snapshot, body.body) {
             Ok(true) => {}
             Ok(false) => return,
-            Err(e) => return self.report.find(format!("record {place}, body {}: {e}", body.body)),
+            Err(e) => return self.report.find(About::Rows, format!("record {place}, body {}: {e}", body.body)),
         }
         self.report.bodies += 1;
         let checked = if full { self.check_content(body) } else { self.bodies.check_present(body) };
-        if let Err(e) = checked {
-            self.report.find(format!("record {place}: {e}"));
+        if let Err(e) = checked
+            && !self.is_forgotten_meanwhile(body)
+        {
+            self.report.find(About::Body, format!("record {place}: {e}"));
         }
     }
 
     fn check_content(&mut self, body: &BodyRef) -> Result<(), bodies::Error> {
         let found = Sha256::of(&self.bodies.read(body)?);
         if found != body.sha256 {
-            self.report.find(format!("body {} has the hash {found} instead of {}", body.body, body.sha256));
+            let finding = format!("body {} has the hash {found} instead of {}", body.body, body.sha256);
+            self.report.find(About::Body, finding);
         }
         Ok(())
     }
 
+    /// Contents are read as they are now, and not as they were at the moment that is verified.
+    fn is_forgotten_meanwhile(&self, body: &BodyRef) -> bool {
+        let live = self.running.map(|shared| (self.program.is_body_live)(&shared.snapshot(), body.body));
+        matches!(live, Some(Ok(false)))
+    }
+
     fn check_end(&mut self, scope: Scope) {
         let (end, watermark) = (self.report.last, self.mark.0);
-        if end < watermark && !scope.accept_log_end {
-            self.report.find(Damage::EndsEarly { end, watermark });
+        if end < watermark && !scope.accept_log_end && !self.pace.is_stopped() {
+            self.report.find(About::Log, Damage::EndsEarly { end, watermark });
         }
     }
 
-    fn check_rows_end(&mut self, opened: &Opened) {
-        let (rows, log) = (opened.head.seq, self.report.last);
-        if rows != log {
-            self.report.find(Damage::RowsApart { rows, log });
+    fn check_rows_end(&mut self) {
+        let (rows, log) = (self.snapshot.0.head.seq, self.report.last);
+        if rows != log && !self.pace.is_stopped() {
+            self.report.find(About::Rows, Damage::RowsApart { rows, log });
         }
     }
 
-    fn check_vault(&mut self, opened: &Opened) -> Result<(), Error> {
-        let pepper = vault::pepper(&opened.store.vault)?;
+    fn check_vault(&mut self) -> Result<(), Error> {
+        let pepper = vault::pepper(&self.store.vault)?;
         let first = self.snapshot.record_line(Seq::FIRST)?.and_then(|line| Record::decode(&line).ok());
         match (pepper, first.map(|r| r.event)) {
-            (None, _) => self.report.find("the vault has no pepper"),
+            (None, _) => self.report.find(About::Vault, "the vault has no pepper"),
             (Some(pepper), Some(Event::LedgerCreated(fact))) => {
                 if vault::fingerprint(&pepper, &pepper) != fact.pepper {
-                    self.report.find("the vault's pepper is not the one that record 1 tells of");
+                    self.report.find(About::Vault, "the vault's pepper is not the one that record 1 tells of");
                 }
             }
             // Without record 1 nothing says which it must be.
@@ -231,27 +328,33 @@ impl Verifier {
         Ok(())
     }
 
-    fn check_books(&mut self, program: Program) {
-        match (program.check_books)(&self.snapshot) {
+    fn check_books(&mut self) {
+        match (self.program.check_books)(&Paced { rows: &self.snapshot, pace: self.pace }) {
             Ok(books) => {
-                books.findings.iter().for_each(|finding| self.report.find(finding));
+                books.findings.iter().for_each(|finding| self.report.find(About::Rows, finding));
                 self.report.findings_total += books.findings_total.saturating_sub(books.findings.len() as u64);
                 self.report.books = Some(books);
             }
-            Err(e) => self.report.find(e),
+            Err(e) => self.report.find(About::Rows, e),
         }
     }
 
     /// What was forgotten must be gone.
-    fn check_forgotten(&mut self, store: &Store) -> Result<(), Error> {
-        for guard in store.bodies.iter() {
+    fn check_forgotten(&mut self) -> Result<(), Error> {
+        for guard in self.snapshot.0.engine.iter(&self.store.bodies) {
+            if !self.pace.breathe() {
+                return Ok(());
+            }
             let key = guard.key()?;
-            let body =
-                <[u8; 16]>::try_from(&key[..]).map(|b| postledger_events::id::MessageUuid(uuid::Uuid::from_bytes(b)));
+            let body = <[u8; 16]>::try_from(&key[..]).map(|b| MessageUuid(uuid::Uuid::from_bytes(b)));
             let live = body.map(|body| (self.program.is_body_live)(&self.snapshot, body)).unwrap_or(Ok(false))?;
             if !live {
-                self.report.find(format!("body {key:02x?} is stored, but no message has it"));
+                self.report.find(About::Body, format!("body {key:02x?} is stored, but no message has it"));
             }
+        }
+        // Beside a running ledger a file may be one whose message is just being accepted or forgotten.
+        if self.running.is_some() {
+            return Ok(());
         }
         for (path, body) in self.bodies.files()? {
             let live = body.map_or(Ok(false), |body| (self.program.is_body_live)(&self.snapshot, body))?;
@@ -262,27 +365,22 @@ impl Verifier {
         Ok(())
     }
 
-    fn compare_with_replay(
-        &mut self,
-        store: &Store,
-        dir: &Path,
-        progress: &mut dyn FnMut(Seq, Seq),
-    ) -> Result<(), Error> {
-        let scratch = dir.join("verify-scratch");
-        remove_scratch(&scratch)?;
-        let replayed = self.replay(&scratch, progress);
-        match replayed {
+    fn compare_with_replay(&mut self, dir: &Path, progress: &mut dyn FnMut(Seq, Seq)) -> Result<(), Error> {
+        let scratch = dir.join(SCRATCH);
+        remove_scratch(dir)?;
+        match self.replay(&scratch, progress) {
             Ok((beside, targets)) => {
-                for target in &targets {
-                    self.compare(store, target)?;
+                for target in targets.iter().take_while(|_| !self.pace.is_stopped()) {
+                    self.compare(target)?;
                 }
                 drop((targets, beside));
             }
-            Err(e) => self.report.find(format!("the log cannot be replayed: {e}")),
+            Err(e) => self.report.find(About::Log, format!("it cannot be replayed: {e}")),
         }
-        remove_scratch(&scratch)
+        remove_scratch(dir)
     }
 
+    /// Stops early if it is told to.
     fn replay(&self, scratch: &Path, progress: &mut dyn FnMut(Seq, Seq)) -> Result<(Store, Vec<Target>), Error> {
         let beside = Store::open(scratch, super::CACHE_BYTES)?;
         let target = |projection: &Projection| {
@@ -292,30 +390,32 @@ impl Verifier {
         let mut targets = self.program.projections.iter().map(target).collect::<Result<Vec<Target>, Error>>()?;
         rebuild::replay(&mut targets, &self.snapshot, super::REBUILD_CHUNK_BYTES_MAX, &mut |now| {
             progress(now.done, now.end);
-            true
+            self.pace.breathe()
         })?;
         Ok((beside, targets))
     }
 
     /// Row by row, both in the order of their keys.
-    fn compare(&mut self, store: &Store, target: &Target) -> Result<(), Error> {
-        let name = target.projection.name;
-        let note = store.note::<TableNote>(Note::Table(name))?;
-        let note = note.ok_or_else(|| Error::Notes(format!("nothing is noted of {name}")))?;
-        let grown = store.table(&note.keyspace(name))?;
-        let mut pairs = Merge { left: rows_of(&grown), right: rows_of(&target.keyspace) };
+    fn compare(&mut self, target: &Target) -> Result<(), Error> {
+        let projection = target.projection.name.to_owned();
+        let grown = self.snapshot.0.view.table(target.projection.table)?.keyspace.clone();
+        let mut pairs =
+            Merge { left: rows_of(self.snapshot.0.engine.iter(&grown)), right: rows_of(target.keyspace.iter()) };
         let (mut hash, mut rows) = (sha2::Sha256::new(), 0);
         while let Some(pair) = pairs.next()? {
+            if !self.pace.breathe() {
+                return Ok(());
+            }
             if let Some(row) = &pair.stored {
                 digest(&mut hash, row);
                 rows += 1;
             }
             if pair.stored != pair.replayed {
-                self.report.find(difference(name, pair));
+                self.report.find(About::Rows, difference(&projection, pair));
             }
         }
         let digest = Sha256(hash.finalize().into());
-        self.report.tables.push(Digested { projection: name, version: target.projection.version, rows, digest });
+        self.report.tables.push(Digested { projection, version: target.projection.version, rows, digest });
         Ok(())
     }
 }
@@ -349,9 +449,9 @@ struct Pair {
     replayed: Option<Row>,
 }
 
-fn rows_of(keyspace: &fjall::Keyspace) -> std::iter::Peekable<impl Iterator<Item = Result<Row, fjall::Error>> + use<>> {
+fn rows_of(rows: fjall::Iter) -> std::iter::Peekable<impl Iterator<Item = Result<Row, fjall::Error>>> {
     let row = |guard: fjall::Guard| guard.into_inner().map(|(key, value)| Row { key, value });
-    keyspace.iter().map(row).peekable()
+    rows.map(row).peekable()
 }
 
 /// Two sorted tables side by side.
@@ -389,8 +489,10 @@ fn stale_tables(store: &Store, projections: &[Projection]) -> Result<Vec<String>
     Ok(notes)
 }
 
-fn remove_scratch(scratch: &Path) -> Result<(), Error> {
-    if scratch.exists() { fs::remove_dir_all(scratch).map_err(at_path(scratch)) } else { Ok(()) }
+/// What a verification that was cut off left behind goes too.
+pub(super) fn remove_scratch(dir: &Path) -> Result<(), Error> {
+    let scratch = dir.join(SCRATCH);
+    if scratch.exists() { fs::remove_dir_all(&scratch).map_err(at_path(&scratch)) } else { Ok(()) }
 }
 
 /// The contents that came with an event.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use postledger_events::id::{Seq, Sha256};
 
+use super::rounds::Round;
 use super::store::{Error, at_path, sync_dir};
 
 const SLOT_BYTES: usize = 4096;
@@ -30,6 +31,9 @@ pub(super) struct Mark {
     pub(super) clean: bool,
     /// The copy of the journals that was made for a start that has not succeeded yet; a second try makes no other.
     pub(super) aside: Option<u64>,
+    /// How the last round over the whole ledger ended.
+    #[serde(default)]
+    pub(super) round: Option<Round>,
 }
 
 pub(super) struct Watermark {
@@ -64,7 +68,8 @@ impl Watermark {
             .truncate(true)
             .open(&path)
             .map_err(at_path(&path))?;
-        let mark = Mark { count: 0, seq: Seq(0), hash: Sha256::ZERO, verified: Seq(0), clean: true, aside: None };
+        let mark =
+            Mark { count: 0, seq: Seq(0), hash: Sha256::ZERO, verified: Seq(0), clean: true, aside: None, round: None };
         let mut watermark = Watermark { file: Arc::new(file), path, mark, dirty: Arc::default() };
         watermark.update(|_| {})?;
         watermark.sync()?;

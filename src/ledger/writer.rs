@@ -22,7 +22,7 @@ use super::rebuild::Target;
 use super::snapshot::{Moment as Published, Segment, Snapshot, TableView, View};
 use super::store::{Error, Head, Note, SegmentNote, TableNote};
 use super::watermark::Watermark;
-use super::{Committed, Intent, Program, Shared, SubmitError};
+use super::{Committed, Intent, Program, Round, Shared, SubmitError};
 use crate::clock::Clock;
 use crate::decide::{Decision, Moment, Policy};
 
@@ -42,6 +42,8 @@ pub(super) enum Message {
     Rebuilt(Seq),
     /// The log was read back up to here.
     Verified(Seq),
+    /// A round over the whole ledger came to its end.
+    Round(Round),
     Close(oneshot::Sender<Result<(), Error>>),
 }
 
@@ -137,16 +139,19 @@ impl Writer {
                 }
                 self.publish();
             }
-            Message::Verified(seq) => {
-                if let Err(e) = self.mark(|mark| mark.verified = seq) {
-                    self.shared.stop(format!("the watermark cannot be written: {e}"));
-                }
-            }
+            Message::Verified(seq) => self.note(|mark| mark.verified = seq),
+            Message::Round(round) => self.note(|mark| mark.round = Some(round)),
             Message::Close(done) => {
                 let closed = self.close();
                 // Nobody waits any more if the program is going down in a hurry.
                 let _ = done.send(closed);
             }
+        }
+    }
+
+    fn note(&mut self, change: impl FnOnce(&mut super::watermark::Mark)) {
+        if let Err(e) = self.mark(change) {
+            self.shared.stop(format!("the watermark cannot be written: {e}"));
         }
     }
 
@@ -226,6 +231,7 @@ impl Writer {
             self.roll(&mut engine, *first)?;
         }
         self.fill(batch, &mut engine);
+        self.shared.space.take(batch.bytes);
         engine.commit()?;
         self.shared.commits.fetch_add(1, Ordering::Relaxed);
         self.head = batch.head;
@@ -233,9 +239,7 @@ impl Writer {
         batch.files_forgotten.drain(..).for_each(|body| self.shared.bodies.forget_file(body));
         // IMPORTANT: after the sync, so that the watermark is never ahead of the log. The batch is safe; if this fails, its
         // commands are answered, but no more are taken.
-        if let Err(e) = self.mark(|_| {}) {
-            self.shared.stop(format!("the watermark cannot be written: {e}"));
-        }
+        self.note(|_| {});
         Ok(())
     }
 

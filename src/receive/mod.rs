@@ -178,6 +178,7 @@ impl Mailroom {
         data: Bytes,
     ) -> Result<(), SubmitError> {
         let Listener { ledger, clock, .. } = &*self.listener;
+        ledger.has_room().map_err(SubmitError::NoSpace)?;
         let message = MessageUuid(clock.uuid_v7());
         let stored = self.with_trace(message, &envelope, &recipients, &data);
         let summary = read::summary(&data);
@@ -254,6 +255,8 @@ fn is_message(data: &[u8]) -> bool {
 fn refusal(e: &SubmitError) -> Reply {
     match e {
         SubmitError::Busy => Reply::new(451, "4.3.1 too much waits to be stored; try again later"),
+        // RFC 3463 §3.4, X.3.1.
+        SubmitError::NoSpace(_) => Reply::new(452, "4.3.1 the disk is nearly full; try again later"),
         SubmitError::Stopped(why) => {
             tracing::error!("a message cannot be stored: {why}");
             Reply::new(451, "4.3.0 mail cannot be stored now; the operator must act")

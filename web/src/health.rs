@@ -19,8 +19,10 @@ pub fn router<P: Port>(site: Arc<Site<P>>) -> Router {
 }
 
 async fn ready<P: Port>(State(site): State<Arc<Site<P>>>) -> Response {
-    match site.port.status().accepting {
-        Ok(()) => text(StatusCode::OK, "ready"),
-        Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, &why),
+    let status = site.port.status();
+    let warnings = status.warnings.iter().map(|warning| format!("\ndegraded: {warning}")).collect::<String>();
+    match status.accepting {
+        Ok(()) => text(StatusCode::OK, &format!("ready{warnings}")),
+        Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, &format!("{why}{warnings}")),
     }
 }

@@ -14,6 +14,10 @@ use postledger_events::id::{AccountName, Author, RecipientKey, Selector, Seq, Tr
 use postledger_events::time::Timestamp;
 use postledger_events::{Answer, Command, Refusal};
 use postledger_projections::Rows;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use crate::api::verify::{Line, Wish};
 
 /// The program, as HTTP sees it.
 pub trait Port: Send + Sync + 'static {
@@ -72,6 +76,9 @@ pub trait Port: Send + Sync + 'static {
     fn view(&self) -> Self::View;
 
     fn status(&self) -> Status;
+
+    /// Verifies the ledger beside the work, as long as somebody receives. `None`: it is being verified already.
+    fn verify(&self, wish: Wish) -> Option<mpsc::Receiver<Line>>;
 
     /// Returns when there is a record after `seq`; at once if there is one already.
     fn wait_past(&self, seq: Seq) -> impl Future<Output = ()> + Send;
@@ -187,4 +194,21 @@ pub struct Status {
     pub position: Seq,
     /// Lists that are being rebuilt: name, and the record that they are as of.
     pub lagging: Vec<(String, Seq)>,
+    /// What somebody should look at although everything goes on.
+    pub warnings: Vec<String>,
+    /// The last round over the whole ledger.
+    pub verified: Option<Verified>,
+    /// Of the disk.
+    pub free_bytes: u64,
+}
+
+/// How a round over the whole ledger ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verified {
+    pub ended: Timestamp,
+    pub took_s: u64,
+    pub records: u64,
+    pub bodies: u64,
+    /// 0 if all is well.
+    pub findings: u64,
 }

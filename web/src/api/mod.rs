@@ -24,6 +24,7 @@ pub mod queue_walk;
 pub mod suppressions;
 pub mod timeline;
 pub mod transports;
+pub mod verify;
 
 #[cfg(test)]
 mod tests;
@@ -79,4 +80,5 @@ fn operator_routes<P: Port>() -> Router<Arc<Site<P>>> {
         .merge(holdrules::operator_routes())
         .merge(overview::operator_routes())
         .merge(transports::operator_routes())
+        .merge(verify::operator_routes())
 }

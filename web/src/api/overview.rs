@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::extract::read;
 use super::problem::Problem;
+use crate::port::Verified;
 use crate::{Port, Site};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +26,11 @@ pub struct Overview {
     pub position: Seq,
     pub tally: Tally,
     pub projections: Vec<Projection>,
+    pub warnings: Vec<String>,
+    /// The last round over the whole ledger; `null` before the first.
+    pub verified: Option<Verified>,
+    /// Of the disk that the ledger is on.
+    pub free_bytes: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,5 +59,8 @@ async fn show<P: Port>(State(site): State<Arc<Site<P>>>) -> Result<Json<Overview
         position: status.position,
         tally,
         projections,
+        warnings: status.warnings,
+        verified: status.verified,
+        free_bytes: status.free_bytes,
     }))
 }

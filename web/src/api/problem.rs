@@ -95,6 +95,10 @@ impl Problem {
         Problem { last_common: Some(common), ..Problem::new(StatusCode::CONFLICT, Code::Conflict, detail) }
     }
 
+    pub fn conflict(detail: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::CONFLICT, Code::Conflict, detail)
+    }
+
     pub fn internal(detail: impl Into<String>) -> Problem {
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, Code::Internal, detail)
     }

@@ -28,6 +28,7 @@ use postledger_projections::{Error, Memory, Order, Rows, Table, fold};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
+use crate::api::verify::{Line, Wish};
 use crate::peer::{LocalUser, Peer};
 use crate::port::*;
 use crate::{Config, Site};
@@ -273,8 +274,19 @@ impl Port for Program {
         Moment { rows: self.rows.clone(), lines: self.lines.clone() }
     }
 
+    fn verify(&self, _: Wish) -> Option<tokio::sync::mpsc::Receiver<Line>> {
+        None
+    }
+
     fn status(&self) -> Status {
-        Status { accepting: Ok(()), position: self.view().position(), lagging: Vec::new() }
+        Status {
+            accepting: Ok(()),
+            position: self.view().position(),
+            lagging: Vec::new(),
+            warnings: Vec::new(),
+            verified: None,
+            free_bytes: 0,
+        }
     }
 
     fn now(&self) -> Timestamp {

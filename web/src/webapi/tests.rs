@@ -20,6 +20,7 @@ use postledger_projections::rows::{Key, Value};
 use postledger_projections::{Memory, Order, Rows, Table};
 use tower::ServiceExt;
 
+use crate::api::verify::{Line, Wish};
 use crate::port::*;
 use crate::{Config, Peer};
 
@@ -154,9 +155,13 @@ impl Port for Program {
         Moment(Memory::default())
     }
 
+    fn verify(&self, _: Wish) -> Option<tokio::sync::mpsc::Receiver<Line>> {
+        None
+    }
+
     fn status(&self) -> Status {
         let accepting = self.stopped.map_or(Ok(()), |why| Err(why.to_owned()));
-        Status { accepting, position: Seq(0), lagging: Vec::new() }
+        Status { accepting, position: Seq(0), lagging: Vec::new(), warnings: Vec::new(), verified: None, free_bytes: 0 }
     }
 
     async fn wait_past(&self, _: Seq) {}

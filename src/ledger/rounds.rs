@@ -1,0 +1,123 @@
+//! A round over the whole ledger once a day, beside the work: everything that `verify --full` looks at, at a small share of a
+//! processor. What it finds is told at once, and not when somebody needs it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use postledger_events::id::Seq;
+use postledger_events::time::Timestamp;
+
+use super::pace::Pace;
+use super::verify::{self, About, Report};
+use super::writer::Message;
+use super::{Program, Shared};
+use crate::clock::Clock;
+
+/// Of one processor, in percent.
+const SHARE_PERCENT: u32 = 10;
+/// A server that starts has other things to do first.
+const REST_AT_START: Duration = Duration::from_secs(60);
+/// After a round that could not be made.
+const REST_AFTER_FAILURE: Duration = Duration::from_secs(3600);
+/// How often it is asked whether it is time.
+const LOOK: Duration = Duration::from_secs(1);
+/// Characters of a finding that are kept.
+const FINDING_CHARS_MAX: usize = 300;
+
+/// How the last round ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Round {
+    pub ended: Timestamp,
+    pub took_s: u64,
+    pub records: u64,
+    pub bodies: u64,
+    /// Contents of messages that are missing or not what they were.
+    pub bodies_damaged: u64,
+    /// All that is wrong with log, rows and vault; the ledger stopped if there was any.
+    pub damage: u64,
+    /// One of the findings.
+    pub first: Option<String>,
+}
+
+impl Round {
+    fn of(report: &Report, began: Timestamp, ended: Timestamp) -> Round {
+        let bodies_damaged = report.count(About::Body) as u64;
+        let worst = report.findings.iter().find(|f| f.about != About::Body).or(report.findings.first());
+        Round {
+            ended,
+            took_s: ended.since(began).as_secs(),
+            records: report.records,
+            bodies: report.bodies,
+            bodies_damaged,
+            damage: report.findings_total - bodies_damaged,
+            first: worst.map(|finding| finding.text.chars().take(FINDING_CHARS_MAX).collect()),
+        }
+    }
+}
+
+/// What makes the rounds.
+pub(super) struct Rounds {
+    pub(super) shared: Arc<Shared>,
+    pub(super) program: Program,
+    pub(super) clock: Clock,
+    /// From the end of one to the begin of the next.
+    pub(super) every: Duration,
+    pub(super) writer: mpsc::WeakSender<Message>,
+}
+
+impl Rounds {
+    /// Works until the ledger goes.
+    pub(super) fn run(self) {
+        let mut not_before = self.clock.now() + REST_AT_START;
+        while !self.is_over() {
+            let due = self.shared.round().map_or(not_before, |last| not_before.max(last.ended + self.every));
+            if self.clock.now() >= due
+                && let Err(e) = self.go_round()
+            {
+                tracing::error!("the ledger could not be verified: {e}");
+                not_before = self.clock.now() + REST_AFTER_FAILURE;
+            }
+            std::thread::park_timeout(LOOK);
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.shared.closing.load(Ordering::Acquire) || self.shared.stopped().is_some()
+    }
+
+    fn go_round(&self) -> Result<(), super::Error> {
+        // Somebody verifies it by hand; the next look is soon.
+        let Some(_turn) = self.shared.verifying() else { return Ok(()) };
+        let began = self.clock.now();
+        let stop = || self.is_over();
+        let pace = Pace::share(self.clock.clone(), SHARE_PERCENT, &stop);
+        let progress = &mut |done: Seq, _: Seq| self.shared.round_at.store(done.0, Ordering::Relaxed);
+        let report = verify::beside(&self.shared, self.program, true, &pace, progress);
+        self.shared.round_at.store(0, Ordering::Relaxed);
+        if let Some(report) = report? {
+            self.tell(&report, Round::of(&report, began, self.clock.now()));
+        }
+        Ok(())
+    }
+
+    fn tell(&self, report: &Report, round: Round) {
+        let Round { took_s, records, bodies, bodies_damaged, damage, .. } = &round;
+        for finding in &report.findings {
+            tracing::error!("the ledger is damaged: {finding}");
+        }
+        tracing::info!(took_s, records, bodies, bodies_damaged, damage, "the ledger was verified");
+        let first = round.first.clone().filter(|_| round.damage > 0);
+        self.shared.round.store(Some(Arc::new(round.clone())));
+        if let Some(writer) = self.writer.upgrade() {
+            // If the ledger goes now, the next start makes a round soon.
+            let _ = writer.blocking_send(Message::Round(round));
+        }
+        if let Some(finding) = first {
+            self.shared.stop(format!("{finding}. Run `postledger verify --full`, then `postledger repair`"));
+        }
+    }
+}
