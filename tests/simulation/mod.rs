@@ -8,7 +8,9 @@ mod step;
 mod truth;
 mod world;
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
 use std::time::{Duration, Instant};
 
 use step::{Step, draw};
@@ -56,7 +58,10 @@ fn for_a_while(time: Duration) {
 /// How many steps the world of a seed took, or what went wrong in it.
 fn simulate(seed: u64) -> Result<u64, String> {
     let steps = draw(seed, WORLD_STEPS);
-    let Err(failure) = run(&steps) else { return run(&steps).map_err(|f| f.why) };
+    let failure = match run(&steps) {
+        Ok(taken) => return Ok(taken),
+        Err(failure) => failure,
+    };
     let least = shrink(steps[..failure.at.min(steps.len())].to_vec());
     let again = run(&least).err().map_or_else(|| "it did not fail again".to_owned(), |f| f.why);
     let list: Vec<String> = least.iter().map(|step| format!("  {step:?}")).collect();
@@ -77,7 +82,9 @@ struct Failure {
 }
 
 fn run(steps: &[Step]) -> Result<u64, Failure> {
+    quiet();
     let mut at = 0;
+    SIMULATING.set(true);
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         let mut world = World::new();
         for step in steps {
@@ -88,7 +95,25 @@ fn run(steps: &[Step]) -> Result<u64, Failure> {
         world.drain();
         world.steps
     }));
+    SIMULATING.set(false);
     outcome.map_err(|why| Failure { at, why: text(why.as_ref()) })
+}
+
+thread_local! {
+    static SIMULATING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A world that fails is told of once, not at each of the many times that it fails while it is shrunk.
+fn quiet() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let loud = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !SIMULATING.get() {
+                loud(info)
+            }
+        }));
+    });
 }
 
 fn text(why: &(dyn std::any::Any + Send)) -> String {

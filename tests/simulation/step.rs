@@ -44,6 +44,11 @@ pub enum Step {
     Crash {
         dice: u64,
     },
+    /// The process dies, the last records are lost, and the ledger goes on as a new branch.
+    Branch {
+        lost: u32,
+        dice: u64,
+    },
     /// From now on the hosts of a domain do this.
     Mood {
         domain: u32,
@@ -175,7 +180,8 @@ fn step(d: &mut Dice) -> Step {
         590..605 => Step::FinishAgain { attempt: pick(d), dice: d.roll() },
         605..615 => Step::TaskDies { attempt: pick(d), dice: d.roll() },
         615..623 => Step::Crash { dice: d.roll() },
-        623..643 => Step::Mood { domain: d.below(DOMAINS), mood: d.one_of(&MOODS) },
+        623 => Step::Branch { lost: d.below(300), dice: d.roll() },
+        624..643 => Step::Mood { domain: d.below(DOMAINS), mood: d.one_of(&MOODS) },
         643..663 => Step::StrayStart { message: pick(d), others_too: d.percent(50), twice: d.percent(10) },
         663..673 => Step::StrayAbandon { attempt: pick(d), twice: d.percent(10), jitter_s: jitter(d) },
         673..723 => Step::Queue { action: action(d), filter: filter(d) },

@@ -40,6 +40,8 @@ pub struct Delivery {
     /// The jobs that treated it, and the last of them.
     treated: BTreeSet<JobId>,
     last_job: Option<JobId>,
+    /// Copies that were sent by branches that were cut off.
+    pub sent_elsewhere: u32,
     /// The attempt that was given up as its last.
     given_up: Option<AttemptId>,
     pub outcomes: u32,
@@ -55,7 +57,8 @@ pub struct Message {
     pub keep_contents: bool,
     pub contents: bool,
     pub deliveries: Vec<DeliveryId>,
-    pub body: BodyRef,
+    /// Its MessageSubmitted record.
+    seq: Seq,
 }
 
 #[derive(Clone, Debug)]
@@ -73,9 +76,10 @@ struct Account {
     sent: Vec<(Timestamp, u64)>,
 }
 
-/// The last number of each kind.
+/// The last number of each kind that any branch gave out.
 #[derive(Clone, Debug, Default)]
 struct Last {
+    seq: u64,
     delivery: u64,
     suppression: u64,
     rule: u64,
@@ -98,6 +102,8 @@ pub struct Truth {
     jobs: BTreeMap<JobId, Job>,
     accounts: BTreeMap<AccountName, Account>,
     domain_disabled: bool,
+    /// The record that branched the ledger last.
+    branch: Option<Seq>,
     /// For accounts that have no schedule of their own.
     waits_s: Vec<u32>,
     last: Last,
@@ -120,10 +126,27 @@ impl Truth {
             jobs: BTreeMap::new(),
             accounts: BTreeMap::new(),
             domain_disabled: false,
+            branch: None,
             waits_s: waits_s.to_vec(),
             last: Last::default(),
             announced: BTreeMap::new(),
         }
+    }
+
+    /// What is true where the log ends after `kept`. What other branches gave out stays given out, and what they sent, sent.
+    pub fn cut_off(&mut self, kept: &[Record], taken: impl Fn(DeliveryId) -> u32) {
+        let mut truth = Truth::new(&self.waits_s);
+        kept.iter().for_each(|record| truth.observe(record));
+        for (id, row) in &mut truth.deliveries {
+            let open = !row.state.is_terminal();
+            row.sent_elsewhere = if open { taken(*id) } else { self.deliveries[id].sent_elsewhere };
+        }
+        truth.last = std::mem::take(&mut self.last);
+        *self = truth;
+    }
+
+    pub fn last_seq(&self) -> Seq {
+        Seq(self.last.seq)
     }
 
     pub fn rules(&self) -> Vec<HoldRuleId> {
@@ -146,6 +169,7 @@ impl Truth {
     /// Takes an event in, if it may follow what is true so far.
     pub fn observe(&mut self, record: &Record) {
         let at = record.at;
+        grow(&mut self.last.seq, record.seq.0);
         match &record.event {
             Event::MessageSubmitted(e) => self.submitted(e, record),
             Event::AttemptStarted(e) => {
@@ -185,13 +209,15 @@ impl Truth {
                     self.check_runs(d.id, e.attempt, d.number);
                     match d.next {
                         Some(next) => self.check_next(d.id, next, at),
+                        None if self.is_restored(d.id) => {}
                         None => self.check_was_last(d.id),
                     }
+                    let given_up = d.next.is_none() && !self.is_restored(d.id);
                     let row = self.touch(d.id);
                     row.state = State::Queued;
                     row.in_doubt += 1;
                     row.due = d.next.unwrap_or(row.due);
-                    row.given_up = d.next.is_none().then_some(e.attempt);
+                    row.given_up = given_up.then_some(e.attempt);
                 }
                 self.tally.in_doubt += e.deliveries.len() as u64;
             }
@@ -234,12 +260,14 @@ impl Truth {
             Event::DeliveryHeld(e) => {
                 for id in &e.deliveries {
                     assert_eq!(self.row(*id).state, State::Queued, "delivery {id} is held");
-                    if let HoldCause::Rule(rule) = e.cause {
-                        self.check_hold(*id, rule);
+                    match e.cause {
+                        HoldCause::Rule(rule) => self.check_hold(*id, rule),
+                        HoldCause::Restored => assert!(self.is_restored(*id), "{id} was not restored"),
+                        HoldCause::Person => {}
                     }
                     self.treat(*id, e.job);
                     let row = self.touch(*id);
-                    (row.state, row.wish) = (State::Held(e.cause), None);
+                    (row.state, row.wish, row.given_up) = (State::Held(e.cause), None, None);
                 }
                 self.tally.held += e.deliveries.len() as u64;
             }
@@ -341,6 +369,14 @@ impl Truth {
                 assert!(e.idempotency_keys.iter().all(|k| k.until <= at), "an answer expires too early");
                 self.tally.expired += e.deliveries.len() as u64;
             }
+            Event::LedgerBranched(e) => {
+                grow(&mut self.last.delivery, e.numbers.delivery.0);
+                grow(&mut self.last.suppression, e.numbers.suppression.0);
+                grow(&mut self.last.rule, e.numbers.hold_rule.0);
+                grow(&mut self.last.msg, e.numbers.msg_id.0);
+                self.branch = Some(record.seq);
+                self.start_job(e.job, Work::HoldRestored(record.seq), at);
+            }
             Event::LedgerCreated(_)
             | Event::ClockStepped(_)
             | Event::DomainRemoved(_)
@@ -376,6 +412,7 @@ impl Truth {
                 keep_until: None,
                 treated: BTreeSet::new(),
                 last_job: None,
+                sent_elsewhere: 0,
                 given_up: None,
                 outcomes: 0,
                 expired: false,
@@ -391,7 +428,7 @@ impl Truth {
             keep_contents: e.keep_contents,
             contents: true,
             deliveries: e.deliveries.iter().map(|d| d.id).collect(),
-            body: e.body,
+            seq: record.seq,
         };
         assert!(self.messages.insert(e.message, message).is_none());
         self.tally.messages += 1;
@@ -474,8 +511,11 @@ impl Truth {
         let row = self.touch(id);
         row.last_job = Some(job);
         let again = !row.treated.insert(job);
-        let adds = matches!(self.jobs.get(&job).map(|j| &j.work), Some(Work::Queue(_, QueueAction::ScheduleAdd(_))));
+        let message = row.message;
+        let Some(Job { work: Work::Queue(_, action), started }) = self.jobs.get(&job) else { return };
+        let adds = matches!(action, QueueAction::ScheduleAdd(_));
         assert!(!(again && adds), "job {job} puts delivery {id} off a second time");
+        assert!(self.messages[&message].submitted <= *started, "job {job} treats {id}, which came later");
     }
 
     fn check_runs(&self, id: DeliveryId, attempt: AttemptId, number: u32) {
@@ -495,6 +535,7 @@ impl Truth {
             return;
         }
         assert!(message.contents, "there is nothing to send for {id}");
+        assert!(!self.is_restored(id), "{id} leaves though another branch may have sent it: {row:?}");
         let rule = self.rules.iter().find(|(_, (seq, matching))| {
             row.released.is_none_or(|released| *seq > released)
                 && matches(matching, &row.account, message.sender.as_ref(), &row.address.domain)
@@ -513,6 +554,14 @@ impl Truth {
                 assert!(obeyed, "{id} leaves though job {job} ({action:?}) is to come to it: {row:?}");
             }
         }
+    }
+
+    /// It was there when the ledger was branched, and nobody released it since.
+    fn is_restored(&self, id: DeliveryId) -> bool {
+        let row = self.row(id);
+        self.branch.is_some_and(|branch| {
+            self.messages[&row.message].seq < branch && row.released.is_none_or(|released| released < branch)
+        })
     }
 
     fn waits_s(&self, account: &AccountName) -> &[u32] {
@@ -563,6 +612,10 @@ impl Truth {
 
     /// What a job was to come to, it came to.
     fn check_finished(&self, id: JobId, job: &Job) {
+        if matches!(job.work, Work::HoldRestored(branch) if Some(branch) == self.branch) {
+            let loose = self.deliveries.iter().find(|(d, row)| !row.state.is_terminal() && self.is_loose(**d));
+            assert!(loose.is_none(), "job {id} has passed over {loose:?}");
+        }
         let Work::Queue(filter, QueueAction::Hold | QueueAction::Cancel | QueueAction::Fail) = &job.work else {
             return;
         };
@@ -578,6 +631,13 @@ impl Truth {
         }
     }
 
+    /// It waits for a release, but is not on hold.
+    fn is_loose(&self, id: DeliveryId) -> bool {
+        let row = self.row(id);
+        let going = self.accounts.get(&row.account).is_none_or(|a| a.going);
+        self.is_restored(id) && !going && !matches!(row.state, State::Held(_))
+    }
+
     /// Rows say the same.
     pub fn check_row(&self, id: DeliveryId, row: Option<DeliveryRow>) {
         let truth = self.row(id);
@@ -587,8 +647,10 @@ impl Truth {
         };
         assert!(!truth.expired, "delivery {id} is listed after its keep period");
         assert_eq!(truth.outcomes, u32::from(row.state.is_terminal()), "{row:?}");
-        let told = (row.state, row.attempts, row.in_doubt, row.due, row.released, row.keep_until, row.job);
-        let job = truth.last_job;
+        let told =
+            (row.state, row.attempts, row.in_doubt, row.due, row.released, row.keep_until, row.jobs.last().copied());
+        // An end by a job is no reason to remember it; nothing comes after.
+        let job = if row.state.is_terminal() { row.jobs.last().copied() } else { truth.last_job };
         let known = (truth.state, truth.attempts, truth.in_doubt, truth.due, truth.released, truth.keep_until, job);
         assert_eq!(told, known, "delivery {id}");
         assert_eq!(row.wish.map(|(wish, _)| wish), truth.wish, "delivery {id}");
@@ -608,7 +670,12 @@ impl Truth {
         assert_eq!((row.remaining as usize, row.contents), (left, truth.contents), "message {id}");
         assert!(left > 0, "message {id} has a row, but no delivery has");
         let ended = truth.deliveries.iter().all(|d| self.row(*d).state.is_terminal());
-        assert!(row.keep_contents || row.contents != ended, "contents are kept as long as they are needed: {row:?}");
+        // A log that was cut off between the records of one command may keep them longer.
+        let cut = self.branch.is_some_and(|branch| truth.seq < branch) && ended;
+        assert!(
+            row.keep_contents || row.contents != ended || cut,
+            "contents are kept as long as they are needed: {row:?}"
+        );
     }
 }
 

@@ -40,6 +40,10 @@ const ROUNDS_MAX: usize = 3_000;
 /// Ended attempts that are told of again.
 const PAST_MAX: usize = 16;
 const BODY_BYTES: u64 = 100;
+/// Deliveries that people pick from.
+const RECENT: usize = 100;
+/// The records that a world begins with; nothing that is lost reaches so far.
+const RECORDS_MIN: usize = 20;
 
 /// An attempt that got leave, as the one who runs it sees it.
 #[derive(Clone, Debug)]
@@ -137,6 +141,7 @@ impl World {
                 }
             }
             Step::Crash { dice } => self.crash(*dice),
+            Step::Branch { lost, dice } => self.branch(*lost, *dice),
             Step::Mood { domain, mood } => self.moods[*domain as usize] = *mood,
             Step::StrayStart { message, others_too, twice } => self.stray_start(*message, *others_too, *twice),
             Step::StrayAbandon { attempt, twice, jitter_s } => self.stray_abandon(*attempt, *twice, *jitter_s),
@@ -297,7 +302,8 @@ impl World {
     fn notify(&mut self, notice: u32, drop: bool) {
         let due: Vec<Seq> = deliveries::notices(&self.rows, Seq(0), 8).unwrap();
         let Some(of) = pick(&due, notice) else { return };
-        let message = match &self.records[of.0 as usize - 1].event {
+        let place = self.records.binary_search_by_key(&of, |record| record.seq).expect("there is no such record");
+        let message = match &self.records[place].event {
             Event::DeliveryFailed(e) => e.message,
             Event::DeliverySuppressed(e) => e.message,
             Event::AttemptDeferred(e) => e.message,
@@ -456,6 +462,27 @@ impl World {
         self.reactor = Reactor::new();
     }
 
+    /// The process dies, and what it wrote last is lost with it; people restore the ledger from before.
+    fn branch(&mut self, lost: u32, dice: u64) {
+        self.crash(dice);
+        let kept = self.records.len().saturating_sub(lost as usize).max(RECORDS_MIN.min(self.records.len()));
+        let known = self.truth.last_seq();
+        self.records.truncate(kept);
+        self.lines.truncate(kept);
+        let taken = &self.taken;
+        self.truth.cut_off(&self.records, |id| taken.get(&id).copied().unwrap_or(0));
+        self.rows = Memory::default();
+        for record in &self.records {
+            fold(record, &mut self.rows).unwrap();
+        }
+        self.messages.retain(|message| self.truth.messages.contains_key(message));
+        self.answers.retain(|_, (_, _, submitted)| self.truth.messages.contains_key(&submitted.message));
+        self.forgotten = self.bodies.iter().copied().filter(|body| !self.truth.needs_body(*body)).collect();
+        let (from_seq, from_hash) = (self.last_seq(), self.last_hash());
+        let reason = "restored from a backup".to_owned();
+        self.must(Command::Branch(Branch { from_seq, from_hash, known, reason, by: by() }));
+    }
+
     fn stray_abandon(&mut self, attempt: u32, twice: bool, jitter_s: i8) {
         let Some(Attempt { id, message, left, .. }) = pick(&self.running, attempt) else { return };
         let mut ids: Vec<_> = left.iter().map(|(id, _)| *id).collect();
@@ -493,10 +520,9 @@ impl World {
 /// People, and what is done for them.
 impl World {
     fn filter(&self, filter: &Filter) -> QueueFilter {
-        let first = self.truth.deliveries.len().saturating_sub(100) as u64;
-        let ids = filter.ids.iter().map(|n| DeliveryId(first + 1 + u64::from(*n) % 100));
+        let last: Vec<DeliveryId> = self.truth.deliveries.keys().rev().take(RECENT).copied().collect();
         QueueFilter {
-            ids: ids.collect(),
+            ids: filter.ids.iter().filter_map(|n| pick(&last, *n)).collect(),
             account: filter.account.map(account_name),
             recipient_domain: filter.to.map(domain),
             held: filter.held,
@@ -536,7 +562,7 @@ impl World {
 
     /// `None`: it was refused.
     fn apply(&mut self, command: Command) -> Option<Answer> {
-        let moment = Moment { now: self.now, next: Seq(self.records.len() as u64 + 1) };
+        let moment = Moment { now: self.now, next: self.last_seq().next() };
         let Decision { events, answer, forget_bodies, .. } = match decide(&command, &self.rows, &self.policy, moment) {
             Ok(decision) => decision,
             Err(Refusal::Damaged(why)) => panic!("{why}"),
@@ -553,9 +579,20 @@ impl World {
         Some(answer)
     }
 
+    fn last_seq(&self) -> Seq {
+        self.records.last().map_or(Seq(0), |record| record.seq)
+    }
+
+    fn last_hash(&self) -> Sha256 {
+        self.lines.last().map_or(Sha256::ZERO, |line| Sha256::of(line))
+    }
+
     fn append(&mut self, event: Event) {
-        let prev = self.lines.last().map_or(Sha256::ZERO, |line| Sha256::of(line));
-        let record = Record { seq: Seq(self.records.len() as u64 + 1), at: self.now, prev, event };
+        let seq = match &event {
+            Event::LedgerBranched(branched) => branched.next_seq,
+            _ => self.last_seq().next(),
+        };
+        let record = Record { seq, at: self.now, prev: self.last_hash(), event };
         self.truth.observe(&record);
         fold(&record, &mut self.rows).unwrap();
         self.lines.push(record.to_line());
@@ -587,7 +624,7 @@ impl World {
         let taken = self.taken.get(&id).copied().unwrap_or(0);
         let delivered = row.state == State::Delivered;
         assert!(!delivered || taken > 0, "{id} is delivered, but nobody has it");
-        let seen = u32::from(delivered) + row.in_doubt + row.unknown;
+        let seen = u32::from(delivered) + row.in_doubt + row.unknown + row.sent_elsewhere;
         let running = matches!(row.state, State::Running(..));
         assert!(running || taken <= seen, "{id} was taken {taken} times: {row:?}");
     }
