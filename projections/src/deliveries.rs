@@ -22,6 +22,8 @@ use crate::rows::{Error, Key, Order, Rows, RowsMut, Table, end_of, key, read, wr
 const TABLE: Table = Table::Deliveries;
 /// The failed attempt after which the sender is told that the message is delayed.
 pub const DELAY_NOTICE_ATTEMPT: u32 = 5;
+/// Jobs that a delivery remembers to have been treated by; no more than that are open at once and want the same delivery.
+const JOBS_MAX: usize = 8;
 
 /// What the deliveries of a message have in common.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,8 +118,9 @@ pub struct DeliveryRow {
     /// When the last attempt started or the delivery ended.
     pub last_activity: Timestamp,
     pub wish: Option<(Wish, Author)>,
-    /// The last job that treated it.
-    pub job: Option<JobId>,
+    /// The last jobs that treated it, so that none does it again while others do, too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub jobs: Vec<JobId>,
     /// The record that released it last: rules that were there before hold it no more.
     pub released: Option<Seq>,
     /// Finished deliveries are listed until then.
@@ -295,7 +298,7 @@ pub(crate) fn fold(record: &Record, rows: &mut dyn RowsMut) -> Result<(), Error>
             for id in &e.deliveries {
                 change(rows, *id, |row| {
                     row.state = State::Held(e.cause);
-                    row.job = e.job.or(row.job);
+                    treated(row, e.job);
                     row.wish = None;
                 })?;
             }
@@ -307,7 +310,7 @@ pub(crate) fn fold(record: &Record, rows: &mut dyn RowsMut) -> Result<(), Error>
                     // No entry comes into the index before the times that were looked at already.
                     row.due = row.due.max(record.at);
                     row.released = Some(record.seq);
-                    row.job = e.job.or(row.job);
+                    treated(row, e.job);
                 })?;
             }
         }
@@ -315,14 +318,14 @@ pub(crate) fn fold(record: &Record, rows: &mut dyn RowsMut) -> Result<(), Error>
             for d in &e.deliveries {
                 change(rows, d.id, |row| {
                     row.due = d.next;
-                    row.job = e.job.or(row.job);
+                    treated(row, e.job);
                     row.wish = None;
                 })?;
             }
         }
         Event::WishNoted(e) => change(rows, e.delivery, |row| {
             row.wish = Some((e.wish, e.by.clone()));
-            row.job = e.job.or(row.job);
+            treated(row, e.job);
         })?,
         Event::MessageReceived(e) => {
             if let Some(of) = e.notice_of {
@@ -415,7 +418,7 @@ fn new_delivery(record: &Record, e: &MessageSubmitted, d: &SubmittedDelivery, ad
         last: None,
         last_activity: record.at,
         wish: None,
-        job: None,
+        jobs: Vec::new(),
         released: None,
         keep_until: None,
     }
@@ -455,6 +458,15 @@ fn end(
         row.wish = None;
         row.last = last.or(row.last.take());
     })
+}
+
+fn treated(row: &mut DeliveryRow, job: Option<JobId>) {
+    let Some(job) = job else { return };
+    row.jobs.retain(|earlier| *earlier != job);
+    if row.jobs.len() == JOBS_MAX {
+        row.jobs.remove(0);
+    }
+    row.jobs.push(job);
 }
 
 /// Notes that the sender is to be told of a record; a null reverse-path is never told (RFC 5321 §4.5.5).

@@ -35,7 +35,7 @@ pub struct Projection {
 /// All projections.
 pub const PROJECTIONS: &[Projection] = &[
     Projection { name: "accounts", version: 2, table: Table::Accounts, decides: true, fold: accounts::fold },
-    Projection { name: "deliveries", version: 2, table: Table::Deliveries, decides: true, fold: deliveries::fold },
+    Projection { name: "deliveries", version: 3, table: Table::Deliveries, decides: true, fold: deliveries::fold },
     Projection {
         name: "suppressions",
         version: 2,

@@ -39,7 +39,9 @@ pub fn start(c: &StartAttempt, rows: &dyn Rows, policy: &Policy, moment: Moment)
     let account = accounts::account(rows, &message.account).map_err(damaged)?;
     let due = due(c, rows, moment).map_err(damaged)?;
     if is_sender_disabled(&message, rows).map_err(damaged)? {
-        return Ok(defer_disabled(c, &message, account.as_ref(), due, policy, moment));
+        let mut decision = defer_disabled(c, &message, account.as_ref(), due, policy, moment);
+        forget_contents(&message, rows, &mut decision).map_err(damaged)?;
+        return Ok(decision);
     }
     let mut gate = Gate::new(&message, account.as_ref(), rows, moment)?;
     for row in due {

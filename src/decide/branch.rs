@@ -14,8 +14,7 @@ const SKIP: u64 = 1 << 32;
 
 pub fn branch(c: &Branch, rows: &dyn Rows, policy: &Policy) -> Result<Decision, Refusal> {
     let known = c.known.max(c.from_seq).0 - c.from_seq.0;
-    // A record gives out a number for each recipient.
-    let skip = known.saturating_mul(RECIPIENTS_MAX as u64).saturating_add(SKIP);
+    let skip = given_out(known).saturating_add(SKIP);
     let last = |last: u64| skipped(last, skip, policy.ledger_number);
     let counters = accounts::counters(rows).map_err(damaged)?;
     let numbers = LastNumbers {
@@ -30,9 +29,31 @@ pub fn branch(c: &Branch, rows: &dyn Rows, policy: &Policy) -> Result<Decision, 
     Ok(Decision::done(LedgerBranched { from_seq, from_hash, next_seq, numbers, job, reason, by }))
 }
 
+/// The most numbers that a branch has given out which is `known` places longer. A record gives out one for each recipient. What
+/// is cut off may have branched itself: its gaps are no records, and where its places jumped, so did its numbers.
+fn given_out(known: u64) -> u64 {
+    let (jumped, records) = (known / SKIP * SKIP, known % SKIP);
+    records * RECIPIENTS_MAX as u64 + jumped
+}
+
 /// `skip` numbers after the last one that was given out here.
 fn skipped(last: u64, skip: u64, ledger: u16) -> Result<u64, Refusal> {
     let skipped = (next_number(last, ledger) - 1).saturating_add(skip);
     let end = (u64::from(ledger) + 1) << COUNTER_BITS;
     if skipped < end - SKIP { Ok(skipped) } else { Err(Refusal::Invalid("this ledger has no numbers left".to_owned())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cut_off_branches_cost_no_more_numbers_than_they_gave_out() {
+        assert_eq!(given_out(0), 0);
+        assert_eq!(given_out(7), 7 * RECIPIENTS_MAX as u64);
+        // Ten records, a branch that knew of three, ten records.
+        let (places, numbers) = (10 + (3 + SKIP) + 10, 20 * 1000 + given_out(3) + SKIP);
+        assert!(given_out(places) >= numbers);
+        assert!(given_out(100 * SKIP) < 1 << COUNTER_BITS, "a ledger can be restored a hundred times to its beginning");
+    }
 }

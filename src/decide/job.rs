@@ -1,5 +1,7 @@
 //! Jobs: the next part of an intent that touches many rows. A crash between two parts loses nothing.
 
+use std::time::Duration;
+
 use postledger_events::command::AdvanceJob;
 use postledger_events::fact::account::{AccountRemoved, AddressRemoved};
 use postledger_events::fact::delivery::HoldCause;
@@ -147,6 +149,10 @@ impl Step {
         moment: Moment,
     ) -> Result<(), Error> {
         let changes = Changes::new(action, Some(job.job), job.by.clone());
+        // What was submitted after the wish is not meant by it.
+        let after = job.started + Duration::from_nanos(1);
+        let submitted_before = Some(filter.submitted_before.map_or(after, |before| before.min(after)));
+        let filter = &QueueFilter { submitted_before, ..filter.clone() };
         let (next, _) = self.change(changes, filter, Place::parse(&job.cursor), rows, moment)?;
         self.go_on(job, next);
         Ok(())

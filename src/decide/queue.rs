@@ -144,7 +144,7 @@ impl Changes {
 
     /// Takes a delivery in if it is meant, open, not as wished already, and not treated by this job before.
     pub fn add(&mut self, row: DeliveryRow, filter: &QueueFilter, rows: &dyn Rows) -> Result<(), Error> {
-        let treated = self.job.is_some_and(|job| row.job == Some(job)) && !matches!(self.action, QueueAction::Fail);
+        let treated = self.job.is_some_and(|job| row.jobs.contains(&job)) && !matches!(self.action, QueueAction::Fail);
         if treated || !self.changes(&row) || self.is_released(&row, rows)? || self.is_going(&row, rows)? {
             return Ok(());
         }

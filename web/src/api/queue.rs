@@ -192,7 +192,7 @@ fn delivery_of(row: DeliveryRow, message: Option<MessageRow>) -> Delivery {
         last_activity: row.last_activity,
         last_problem: row.last.map(|LastProblem { code, enhanced, text }| LastFailure { code, enhanced, text }),
         wish: row.wish.map(|(wish, _)| wish),
-        job: row.job,
+        job: row.jobs.last().copied(),
         keep_until: row.keep_until,
     }
 }

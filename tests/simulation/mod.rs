@@ -1,0 +1,143 @@
+//! Whatever happens in whatever order: nothing is lost, stuck or sent twice unseen, and rows that are folded anew are the rows
+//! that grew. Worlds are drawn from seeds; a seed brings a failure back, and its steps are shrunk to those that matter.
+//!
+//! `make simulate` runs new seeds for a minute (`SECONDS=600`), or one (`SEED=7`).
+
+mod dice;
+mod step;
+mod truth;
+mod world;
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
+use std::time::{Duration, Instant};
+
+use step::{Step, draw};
+use world::World;
+
+/// Steps drawn for one world, before it comes to its end.
+const WORLD_STEPS: usize = 2_000;
+/// The worlds of every run of the tests.
+const FIXED_SEEDS: std::ops::Range<u64> = 0..60;
+const PROGRESS: Duration = Duration::from_secs(10);
+
+#[test]
+fn fixed_seeds() {
+    for seed in FIXED_SEEDS {
+        simulate(seed).unwrap_or_else(|failure| panic!("{failure}"));
+    }
+}
+
+/// The seed of `SEED`, or seeds from the time on for `SECONDS`. Without either there is nothing to do.
+#[test]
+fn as_asked() {
+    let number = |name: &str| std::env::var(name).ok().map(|value| value.parse::<u64>().expect(name));
+    if let Some(seed) = number("SEED") {
+        simulate(seed).unwrap_or_else(|failure| panic!("{failure}"));
+        println!("seed {seed}: nothing found");
+    } else if let Some(seconds) = number("SECONDS") {
+        for_a_while(Duration::from_secs(seconds));
+    }
+}
+
+fn for_a_while(time: Duration) {
+    let first = std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_millis() as u64;
+    let (started, mut shown, mut steps, mut worlds) = (Instant::now(), Instant::now(), 0, 0);
+    while started.elapsed() < time {
+        steps += simulate(first + worlds).unwrap_or_else(|failure| panic!("{failure}"));
+        worlds += 1;
+        if shown.elapsed() > PROGRESS || started.elapsed() >= time {
+            shown = Instant::now();
+            let per_minute = steps as f64 * 60.0 / started.elapsed().as_secs_f64();
+            println!("{worlds} worlds from seed {first} on, {steps} steps, {per_minute:.0} a minute; nothing found");
+        }
+    }
+}
+
+/// How many steps the world of a seed took, or what went wrong in it.
+fn simulate(seed: u64) -> Result<u64, String> {
+    let steps = draw(seed, WORLD_STEPS);
+    let failure = match run(&steps) {
+        Ok(taken) => return Ok(taken),
+        Err(failure) => failure,
+    };
+    let least = shrink(steps[..failure.at.min(steps.len())].to_vec());
+    let again = run(&least).err().map_or_else(|| "it did not fail again".to_owned(), |f| f.why);
+    let list: Vec<String> = least.iter().map(|step| format!("  {step:?}")).collect();
+    Err(format!(
+        "seed {seed} fails at step {} of {}: {}\nshrunk to {} steps:\n{}\nwhich fail with: {again}\nagain: make simulate SEED={seed}",
+        failure.at,
+        steps.len(),
+        failure.why,
+        least.len(),
+        list.join("\n"),
+    ))
+}
+
+struct Failure {
+    /// Steps that were taken, the failing one included; one more than there are if it was in the draining.
+    at: usize,
+    why: String,
+}
+
+fn run(steps: &[Step]) -> Result<u64, Failure> {
+    quiet();
+    let mut at = 0;
+    SIMULATING.set(true);
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        let mut world = World::new();
+        for step in steps {
+            at += 1;
+            world.run(step);
+        }
+        at += 1;
+        world.drain();
+        world.steps
+    }));
+    SIMULATING.set(false);
+    outcome.map_err(|why| Failure { at, why: text(why.as_ref()) })
+}
+
+thread_local! {
+    static SIMULATING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A world that fails is told of once, not at each of the many times that it fails while it is shrunk.
+fn quiet() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let loud = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !SIMULATING.get() {
+                loud(info)
+            }
+        }));
+    });
+}
+
+fn text(why: &(dyn std::any::Any + Send)) -> String {
+    why.downcast_ref::<String>()
+        .cloned()
+        .or_else(|| why.downcast_ref::<&str>().map(ToString::to_string))
+        .unwrap_or_default()
+}
+
+/// Leaves out what is not needed for a failure: halves first, single steps last.
+fn shrink(mut steps: Vec<Step>) -> Vec<Step> {
+    let mut part = steps.len() / 2;
+    while part > 0 {
+        let mut from = 0;
+        while from < steps.len() {
+            let mut fewer = steps.clone();
+            fewer.drain(from..(from + part).min(steps.len()));
+            if run(&fewer).is_err() {
+                steps = fewer;
+            } else {
+                from += part;
+            }
+        }
+        part /= 2;
+    }
+    steps
+}
