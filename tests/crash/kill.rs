@@ -44,7 +44,7 @@ fn what_was_acknowledged_survives_kill_and_arrives_once() {
 
 /// Some time later, told by what has happened.
 pub fn await_moment(load: &Load, sink: &Sink, dice: &mut Dice) {
-    let (answers, taken) = (load.answers() + 1 + dice.below(40), sink.count() + 1 + dice.below(80));
+    let (answers, taken) = (load.answers() + 1 + dice.below(120), sink.count() + 1 + dice.below(240));
     if dice.one_in(2) {
         // Right behind an answer, when whatever it should have waited for is about to happen.
         spin_until("there was an answer", || load.answers() >= answers);

@@ -242,7 +242,7 @@ impl Client {
                 Ok(answer) if answer.status == 200 => {
                     let first = answer.json()["Submissions"][0]["QueueMsgID"].as_u64().map(DeliveryId);
                     let subject = request.subject.clone();
-                    self.shared.acknowledge(|sent| drop(sent.answered.insert(subject, answer.body)));
+                    self.shared.acknowledge(|sent| _ = sent.answered.insert(subject, answer.body));
                     return first;
                 }
                 answer => self.shared.wait_back(answer),
@@ -260,7 +260,7 @@ impl Client {
         let request = json!({ "EmailAddress": address, "Manual": true, "Reason": subject });
         match try_webapi(self.shared.to, USER, PASSWORD, "SuppressionAdd", &request) {
             Ok(answer) if answer.status == 200 => {
-                self.shared.acknowledge(|sent| drop(sent.suppressions.insert(address.clone(), Asked::Acknowledged)));
+                self.shared.acknowledge(|sent| _ = sent.suppressions.insert(address.clone(), Asked::Acknowledged));
                 Some(address)
             }
             answer => {
@@ -286,7 +286,7 @@ impl Client {
             // It may have ended before: then there is nothing to remember.
             Ok(answer) if answer.status == 200 && answer.json()["affected"] == 0 => {}
             Ok(answer) if answer.status == 200 => {
-                self.shared.acknowledge(|sent| drop(sent.actions.insert((delivery, action), Asked::Acknowledged)));
+                self.shared.acknowledge(|sent| _ = sent.actions.insert((delivery, action), Asked::Acknowledged));
             }
             answer => self.shared.wait_back(answer),
         }

@@ -32,14 +32,10 @@ impl Scale {
         1 + self.rounds(0) / 10
     }
 
-    /// Between the numbers of calls that fail: with 50 rounds or more there is none that does not.
-    pub fn call_step(self) -> u64 {
-        CALLS_MAX / (self.rounds(1) * 4).clamp(5, CALLS_MAX)
-    }
-
+    /// The numbers of calls that fail; with 50 rounds or more, every one.
     pub fn calls(self) -> impl Iterator<Item = u64> {
-        let step = usize::try_from(self.call_step()).expect("a small number");
-        (0..CALLS_MAX).step_by(step)
+        let calls = (self.rounds(6) * 4).clamp(1, CALLS_MAX);
+        (0..calls).map(move |n| n * CALLS_MAX / calls)
     }
 
     pub fn flips(self) -> u64 {

@@ -130,7 +130,7 @@ fn text(rows: &[Row]) -> String {
         }
     }
     for row in rows {
-        row.notes.iter().for_each(|note| drop(writeln!(text, "{}: {note}", row.campaign)));
+        row.notes.iter().for_each(|note| _ = writeln!(text, "{}: {note}", row.campaign));
     }
     text
 }
