@@ -13,7 +13,7 @@ use postledger_events::id::{DeliveryId, JobId, Sha256};
 use postledger_events::{Event, Record};
 use postledger_projections::is_body_live;
 
-use super::load::{Action, Asked, LINE, Request, Sent, is_suppressed};
+use super::load::{Action, Asked, LINE, Request, Sent, is_suppressed, subject_of};
 use crate::sink::{Sink, refusal};
 
 /// What is there of a message.
@@ -33,6 +33,8 @@ pub struct Account {
     suppressions: BTreeSet<String>,
     actions: BTreeSet<(DeliveryId, Action)>,
     outcomes: BTreeMap<DeliveryId, Vec<Outcome>>,
+    /// Deliveries whose attempt had started and not ended when the program went; the next start notes the doubt.
+    running: BTreeSet<DeliveryId>,
     /// Attempts of a delivery that may have arrived although nobody saw the reply.
     pub doubts: BTreeMap<DeliveryId, u32>,
     /// What is wrong with contents that are still needed, and what `verify --full` finds.
@@ -123,11 +125,16 @@ impl Account {
                 self.act(e.deliveries.iter().map(|d| d.id), Action::Cancel, e.job);
                 self.end(e.deliveries.iter().map(|d| (d.id, Outcome::Canceled)));
             }
+            Event::AttemptStarted(e) => self.running.extend(e.deliveries.iter().map(|d| d.id)),
             Event::Delivered(e) => self.end(e.deliveries.iter().map(|d| (d.id, Outcome::Delivered))),
             Event::DeliveryFailed(e) => self.end(e.deliveries.iter().map(|d| (d.id, Outcome::Failed(d.why)))),
             Event::DeliverySuppressed(e) => self.end(e.deliveries.iter().map(|d| (d.id, Outcome::Suppressed))),
-            Event::AttemptInDoubt(e) => self.doubt(e.deliveries.iter().map(|d| d.id)),
+            Event::AttemptInDoubt(e) => {
+                e.deliveries.iter().for_each(|d| _ = self.running.remove(&d.id));
+                self.doubt(e.deliveries.iter().map(|d| d.id));
+            }
             Event::AttemptDeferred(e) => {
+                e.deliveries.iter().for_each(|d| _ = self.running.remove(&d.id));
                 let errors = e.personal.map(|p| p.errors).unwrap_or_default();
                 let may_have_arrived = |n: u16| errors[usize::from(n)].contains("may have arrived");
                 let doubtful = e.deliveries.iter().filter(|d| d.problem.error.is_some_and(may_have_arrived));
@@ -146,6 +153,7 @@ impl Account {
 
     fn end(&mut self, ended: impl Iterator<Item = (DeliveryId, Outcome)>) {
         for (id, outcome) in ended {
+            self.running.remove(&id);
             self.outcomes.entry(id).or_default().push(outcome);
         }
     }
@@ -212,13 +220,15 @@ impl Account {
                 self.compare_delivery(*id, address, times, work, verdict);
             }
         }
+        // The others are lost already.
+        taken.retain(|(_, recipient), _| !sent.answered.contains_key(subject_of(recipient)));
         let unknown = |((_, to), _)| format!("arrived at {to}, but the ledger knows nothing of it");
         verdict.lost.extend(taken.into_iter().map(unknown));
     }
 
     fn compare_delivery(&self, id: DeliveryId, address: &str, times: u32, work: Work, verdict: &mut Verdict) {
         let outcomes = self.outcomes.get(&id).map(Vec::as_slice).unwrap_or_default();
-        let doubts = self.doubts.get(&id).copied().unwrap_or(0);
+        let doubts = self.doubts.get(&id).copied().unwrap_or(0) + u32::from(self.running.contains(&id));
         let what =
             format!("delivery {id} to {address} ended as {outcomes:?}, {doubts} in doubt, arrived {times} times");
         let most = match (outcomes, refusal(address)) {

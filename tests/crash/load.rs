@@ -64,6 +64,13 @@ fn recipient(subject: &str, n: u64, dice: &mut Dice) -> String {
     format!("to{n}for{subject}{order}@d{}.example", dice.below(4))
 }
 
+/// Of the message that this address was made for.
+pub fn subject_of(address: &str) -> &str {
+    let localpart = address.split('@').next().unwrap_or_default();
+    let subject = localpart.split_once("for").map_or(localpart, |(_, subject)| subject);
+    subject.trim_end_matches("temperror").trim_end_matches("permerror")
+}
+
 /// Whether nothing may be sent to this address: it was suppressed before.
 pub fn is_suppressed(address: &str) -> bool {
     address.starts_with(SUPPRESSED)
