@@ -122,7 +122,7 @@ pub fn make_self_signed(files: &Files, names: Vec<String>) -> Result<(), Error> 
         move |e: std::io::Error| Error::File(path, e.to_string())
     };
     crate::files::write_private(&files.key, made.signing_key.serialize_pem().as_bytes()).map_err(failed(&files.key))?;
-    std::fs::write(&files.certificate, made.cert.pem()).map_err(failed(&files.certificate))
+    crate::files::write_public(&files.certificate, made.cert.pem().as_bytes()).map_err(failed(&files.certificate))
 }
 
 #[cfg(test)]

@@ -22,9 +22,18 @@ pub const ADMIN_PASSWORD: &str = "moxadmin";
 
 pub struct Server {
     pub ip: IpAddr,
-    dir: tempfile::TempDir,
+    home: Home,
     args: Vec<String>,
+    environment: Vec<(String, String)>,
     child: Option<Child>,
+}
+
+/// Where a server keeps its data.
+enum Home {
+    /// Gone when the test ends.
+    Own(tempfile::TempDir),
+    /// The test's business.
+    Given { dir: PathBuf, log: PathBuf },
 }
 
 impl Server {
@@ -32,9 +41,21 @@ impl Server {
     pub fn start(args: &[&str]) -> Server {
         let dir = tempfile::tempdir().expect("a directory");
         let args = args.iter().map(|a| (*a).to_owned()).collect();
-        let mut server = Server { ip: new_ip(), dir, args, child: None };
+        let mut server = Server { ip: new_ip(), home: Home::Own(dir), args, environment: Vec::new(), child: None };
         server.restart();
         server
+    }
+
+    /// One that is not started yet, on a directory that the test keeps; the program's log goes elsewhere.
+    pub fn on(dir: &Path, log: &Path, ip: IpAddr, args: &[&str]) -> Server {
+        let args = args.iter().map(|a| (*a).to_owned()).collect();
+        let home = Home::Given { dir: dir.to_owned(), log: log.to_owned() };
+        Server { ip, home, args, environment: Vec::new(), child: None }
+    }
+
+    /// What the next starts find in their environment, in place of what they found before.
+    pub fn set_environment(&mut self, variables: &[(&str, &str)]) {
+        self.environment = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     }
 
     /// Starts it again on the same directory, and waits until it is up.
@@ -48,7 +69,12 @@ impl Server {
         assert!(self.child.is_none(), "it runs already");
         let log = std::fs::File::options().create(true).append(true).open(self.log_path()).expect("a log file");
         let mut command = self.command(&["localserve", "--ip", &self.ip.to_string()]);
-        command.args(&self.args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command
+            .args(&self.args)
+            .envs(self.environment.iter().cloned())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
         self.child = Some(command.spawn().expect("the program starts"));
     }
 
@@ -77,6 +103,11 @@ impl Server {
         child.wait().expect("its end");
     }
 
+    /// Whether it runs no more, though nobody stopped it.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.as_mut().is_none_or(|child| child.try_wait().expect("its state").is_some())
+    }
+
     pub fn signal(&self, name: &str) {
         let pid = self.child.as_ref().expect("it runs").id().to_string();
         let status = Command::new("kill").args(["-s", name, &pid]).status().expect("kill runs");
@@ -88,11 +119,17 @@ impl Server {
     }
 
     pub fn dir(&self) -> &Path {
-        self.dir.path()
+        match &self.home {
+            Home::Own(dir) => dir.path(),
+            Home::Given { dir, .. } => dir,
+        }
     }
 
     pub fn log_path(&self) -> PathBuf {
-        self.dir.path().join("test.log")
+        match &self.home {
+            Home::Own(dir) => dir.path().join("test.log"),
+            Home::Given { log, .. } => log.clone(),
+        }
     }
 
     pub fn http(&self) -> SocketAddr {
@@ -110,7 +147,7 @@ impl Server {
     /// The program on this server's directory.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_postledger"));
-        command.args(args).arg("--dir").arg(self.dir.path());
+        command.args(args).arg("--dir").arg(self.dir());
         command
     }
 
@@ -147,14 +184,7 @@ impl Server {
     }
 
     pub fn try_api(&self, method: &str, path: &str, request: &serde_json::Value) -> Response {
-        let (addr, body) = (self.http(), if request.is_null() { String::new() } else { request.to_string() });
-        let auth = BASE64_STANDARD.encode(format!("{ADMIN}:{ADMIN_PASSWORD}"));
-        let request = format!(
-            "{method} /api/v1{path} HTTP/1.1\r\nHost: {addr}\r\nAuthorization: Basic {auth}\r\n\
-             Content-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-            body.len()
-        );
-        exchange(addr, request.as_bytes()).expect("an answer")
+        native(self.http(), method, path, request).expect("an answer")
     }
 
     /// The items of a list of the native API.
@@ -219,8 +249,12 @@ impl Response {
 }
 
 pub fn get(addr: SocketAddr, path: &str) -> Response {
+    try_get(addr, path).expect("an answer")
+}
+
+/// Like [`get`], but the server may be gone.
+pub fn try_get(addr: SocketAddr, path: &str) -> std::io::Result<Response> {
     exchange(addr, format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n").as_bytes())
-        .expect("an answer")
 }
 
 /// A call of the webapi in the form that most clients use.
@@ -244,6 +278,18 @@ pub fn try_webapi(
         body.len()
     );
     exchange(addr, [head.as_bytes(), body.as_bytes()].concat().as_slice())
+}
+
+/// A call of the native API as the administrator of localserve; the server may be gone in the middle.
+pub fn native(addr: SocketAddr, method: &str, path: &str, request: &serde_json::Value) -> std::io::Result<Response> {
+    let body = if request.is_null() { String::new() } else { request.to_string() };
+    let auth = BASE64_STANDARD.encode(format!("{ADMIN}:{ADMIN_PASSWORD}"));
+    let request = format!(
+        "{method} /api/v1{path} HTTP/1.1\r\nHost: {addr}\r\nAuthorization: Basic {auth}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    exchange(addr, request.as_bytes())
 }
 
 /// Sends raw bytes and reads the answer to its end. A connection that ends without an answer is an error.

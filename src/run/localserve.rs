@@ -110,7 +110,7 @@ fn listening(dir: &Path, asked: Option<IpAddr>) -> Result<Vec<IpAddr>, Error> {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             let text = asked.map(|ip| ip.to_string()).unwrap_or_default();
-            std::fs::write(&path, &text).map_err(|e| Error::File(path.clone(), e))?;
+            files::write_public(&path, text.as_bytes()).map_err(|e| Error::File(path.clone(), e))?;
             text
         }
         Err(e) => return Err(Error::File(path, e)),

@@ -1,0 +1,15 @@
+//! What was acknowledged is there after the process was killed, the power was cut, the disk failed or rotted; it arrives, and
+//! arrives once but for attempts in doubt. `make crash` runs the campaigns at full length; they are short here otherwise.
+
+mod account;
+mod dice;
+mod faults;
+mod flips;
+mod kill;
+mod load;
+mod power;
+mod restart;
+mod scale;
+mod subject;
+mod table;
+mod tools;
