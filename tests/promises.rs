@@ -1,6 +1,7 @@
 //! The promises, each in a file of its own, held against the real program.
 
 mod boundaries;
+mod checking;
 mod conformance;
 mod crash;
 mod events_doc;

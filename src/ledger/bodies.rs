@@ -136,6 +136,11 @@ impl Bodies {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn file_of(&self, name: MessageUuid) -> PathBuf {
+        self.path(name)
+    }
+
     /// The file of a body that no message has any more; not an error if it is gone already.
     pub(super) fn forget_file(&self, name: MessageUuid) {
         remove_file(&self.path(name));

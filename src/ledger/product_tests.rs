@@ -258,3 +258,84 @@ fn another_branch_sends_nothing_again_before_somebody_says_so() {
     assert_eq!(report.records, report.last.0 - (next.0 - end.0 - 1), "one gap, and the records around it");
     assert!(Ledger::open(options(dir.path()), clock).is_ok());
 }
+
+fn wait_for_round(ledger: &Ledger, after: Option<Arc<Round>>) -> Arc<Round> {
+    let patience = std::time::Instant::now() + Duration::from_secs(30);
+    loop {
+        let round = ledger.status().round;
+        if let Some(round) = round.filter(|round| Some(round) != after.as_ref()) {
+            return round;
+        }
+        assert!(std::time::Instant::now() < patience, "no round was made: {:?}", ledger.status());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn verify_beside(ledger: &Ledger) -> verify::Report {
+    let never = || false;
+    ledger.verify(true, &pace::Pace::unhindered(&never), &mut |_, _| {}).unwrap().unwrap()
+}
+
+#[test]
+fn a_round_a_day_finds_what_rots_while_the_ledger_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Clock::manual(Timestamp::from_secs(1_800_000_000));
+    let ledger = Ledger::open(options(dir.path()), clock.clone()).unwrap();
+    let body = run(async {
+        for command in set_up() {
+            ledger.submit(command).await.unwrap();
+        }
+        send(&ledger, &clock, 700).await;
+        send(&ledger, &clock, 70_000).await.1
+    });
+    assert!(verify_beside(&ledger).is_clean());
+    clock.advance(Duration::from_secs(61));
+    let first = wait_for_round(&ledger, None);
+    assert_eq!((first.damage, first.bodies_damaged, first.bodies), (0, 0, 4), "{first:?}");
+    assert_eq!(first.records, ledger.snapshot().position().0);
+
+    // Beside the work: what comes in meanwhile, and goes, is no finding.
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let (ledger, clock, stop) = (&ledger, &clock, &stop);
+        scope.spawn(move || {
+            run(async {
+                let mut size = 40_000;
+                while !stop.load(Ordering::Acquire) {
+                    size += 1;
+                    let (submitted, _) = send(ledger, clock, size).await;
+                    deliver(ledger, clock, &submitted).await;
+                }
+            });
+        });
+        for _ in 0..5 {
+            let report = verify_beside(ledger);
+            assert!(report.is_clean(), "{report}");
+        }
+        stop.store(true, Ordering::Release);
+    });
+
+    // The next day a content has rotted, and a day later a row.
+    let path = ledger.inner.shared.bodies.file_of(body.body);
+    let mut rotten = std::fs::read(&path).unwrap();
+    rotten[7] ^= 1;
+    std::fs::write(&path, rotten).unwrap();
+    clock.advance(Duration::from_secs(24 * 3600));
+    let second = wait_for_round(&ledger, Some(first));
+    assert_eq!((second.damage, second.bodies_damaged), (0, 1), "{second:?}");
+    assert!(second.first.as_ref().unwrap().contains(&body.body.to_string()), "{second:?}");
+    assert_eq!(ledger.status().stopped, None, "mail goes on");
+
+    let table = ledger.snapshot().0.view.table(Table::Accounts).unwrap().keyspace.clone();
+    table.insert("zz", "rot").unwrap();
+    // Readers see it with the next batch.
+    run(send(&ledger, &clock, 704));
+    clock.advance(Duration::from_secs(24 * 3600));
+    let third = wait_for_round(&ledger, Some(second));
+    assert_eq!((third.damage, third.bodies_damaged), (1, 1), "{third:?}");
+    let refused = run(ledger.submit(set_up().remove(0))).unwrap_err().to_string();
+    assert!(refused.contains("row zz of accounts is stored, but the log says there is none"), "{refused}");
+    drop((table, ledger));
+    let ledger = Ledger::open(options(dir.path()), clock).unwrap();
+    assert_eq!(ledger.status().round, Some(third), "a restart knows it");
+}

@@ -1,0 +1,129 @@
+//! Whether all is well can be asked of a running server, which also asks itself; and it says no before its disk is full.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::server::{Server, get, new_ip, wait_until};
+
+fn message(subject: &str, bytes: usize) -> Value {
+    json!({ "To": [{ "Address": "friend@localhost" }], "Subject": subject, "Text": "x".repeat(bytes) })
+}
+
+#[test]
+fn a_running_server_is_verified_and_names_what_is_damaged() {
+    let server = Server::start(&[]);
+    for n in 0..20 {
+        server.send(&message(&format!("number {n}"), if n % 5 == 0 { 50_000 } else { 50 }));
+    }
+    for args in [&["verify"][..], &["verify", "--full", "--fast"]] {
+        let said = server.cli(args);
+        assert!(said.ends_with("all is well\n"), "{said}");
+    }
+    let report = server.cli_json(&["verify", "--full", "--fast"]);
+    assert_eq!(report["findings"], json!([]));
+    assert!(report["tables"].as_array().is_some_and(|tables| !tables.is_empty()), "{report}");
+
+    let shelves = std::fs::read_dir(server.dir().join("bodies")).expect("shelves");
+    let bodies = shelves.flat_map(|shelf| std::fs::read_dir(shelf.expect("a shelf").path()).expect("its files"));
+    let body = bodies.map(|file| file.expect("a file").path()).next().expect("a large content");
+    let mut bytes = std::fs::read(&body).expect("its octets");
+    bytes[100] ^= 1;
+    std::fs::write(&body, bytes).expect("rot");
+    let said = server.command(&["verify", "--full", "--fast"]).output().expect("the program runs");
+    let printed = String::from_utf8_lossy(&said.stdout).into_owned();
+    let name = body.file_name().expect("a name").to_string_lossy().into_owned();
+    assert_eq!(said.status.code(), Some(1), "{printed}");
+    assert!(printed.contains(&format!("DIFFERENCE: body {name} has the hash ")), "{printed}");
+    let refused = server.command(&["verify", "--accept-log-end"]).output().expect("the program runs");
+    assert_eq!(refused.status.code(), Some(2), "the end of a running log is what it is");
+}
+
+/// A small disk of its own; gone when the test ends.
+struct Disk(tempfile::TempDir);
+
+impl Disk {
+    fn mount(mib: u32) -> Option<Disk> {
+        let dir = tempfile::tempdir().expect("a directory");
+        let size = format!("size={mib}m");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(dir.path()).output();
+        let mounted = mounted.is_ok_and(|output| output.status.success());
+        mounted.then(|| Disk(dir))
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // The directory cannot go otherwise; nothing is to be said here.
+        let _ = Command::new("umount").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn intake_ends_before_the_disk_is_full_and_begins_again_by_itself() {
+    let Some(disk) = Disk::mount(400) else {
+        eprintln!("skipped intake_ends_before_the_disk_is_full: no file system can be mounted here");
+        return;
+    };
+    let log = tempfile::NamedTempFile::new().expect("a file");
+    let dir = disk.path().join("data");
+    std::fs::create_dir(&dir).expect("a directory");
+    let mut server = Server::on(&dir, log.path(), new_ip(), &[]);
+    server.restart();
+    server.send(&message("first", 50));
+    assert_eq!(server.metric("postledger_disk_short"), 0.0);
+    let reserve = server.metric("postledger_disk_reserve_bytes");
+    assert_eq!(reserve, 40.0 * 1024.0 * 1024.0, "a tenth of the disk");
+
+    // Somebody else fills the disk: half of the reserve is left.
+    let ballast = disk.path().join("ballast");
+    let free = server.metric("postledger_disk_free_bytes") - reserve / 2.0;
+    let bytes = vec![0; free as usize];
+    std::fs::write(&ballast, bytes).expect("ballast");
+    wait_until("intake has ended", || server.metric("postledger_disk_short") == 1.0);
+
+    let refused = server.webapi("Send", &message("second", 50));
+    assert_eq!(refused.status, 503, "{}", refused.text());
+    assert!(refused.text().contains("make room there"), "{}", refused.text());
+    let said = smtp(&server);
+    assert!(said.starts_with("452 4.3.1 "), "{said}");
+    let ready = get(server.http(), "/readyz");
+    assert_eq!(ready.status, 503);
+    assert!(ready.text().contains("MiB free"), "{}", ready.text());
+    // Operators still act.
+    server.cli(&["holdrule", "add"]);
+    server.api("POST", "/queue", &json!({ "action": "cancel", "all": true }));
+
+    std::fs::remove_file(&ballast).expect("room is made");
+    wait_until("intake goes on", || get(server.http(), "/readyz").status == 200);
+    server.send(&message("third", 50));
+    server.stop();
+    let said = server.cli(&["verify", "--full"]);
+    assert!(said.ends_with("all is well\n"), "{said}");
+}
+
+/// The answer to a message.
+fn smtp(server: &Server) -> String {
+    let stream = TcpStream::connect(server.smtp()).expect("the listener");
+    let mut replies = BufReader::new(stream.try_clone().expect("a stream")).lines();
+    let mut reply = |sent: &str| {
+        (&stream).write_all(sent.as_bytes()).expect("it is read");
+        loop {
+            let line = replies.next().expect("a reply").expect("a line");
+            if line.as_bytes().get(3) != Some(&b'-') {
+                return line;
+            }
+        }
+    };
+    for sent in ["", "EHLO x.example\r\n", "MAIL FROM:<a@x.example>\r\n", "RCPT TO:<mox@localhost>\r\n", "DATA\r\n"] {
+        reply(sent);
+    }
+    reply("Subject: x\r\n\r\nx\r\n.\r\n")
+}
