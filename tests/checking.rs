@@ -98,7 +98,7 @@ fn intake_ends_before_the_disk_is_full_and_begins_again_by_itself() {
     assert_eq!(ready.status, 503);
     assert!(ready.text().contains("MiB free"), "{}", ready.text());
     // Operators still act.
-    server.cli(&["holdrule", "add"]);
+    server.cli(&["account", "set", "mox", "--keep", "20d"]);
     server.api("POST", "/queue", &json!({ "action": "cancel", "all": true }));
 
     std::fs::remove_file(&ballast).expect("room is made");
