@@ -16,7 +16,6 @@ use postledger_events::fact::delivery::{
     RescheduledDelivery, SuppressedRecipient, Wish,
 };
 use postledger_events::fact::expiry::{Expired, ExpiredBody};
-use postledger_events::fact::job::Work;
 use postledger_events::fact::suppression::{AddressSuppressed, Cause, SuppressionPersonal};
 use postledger_events::id::{AttemptId, Author, DeliveryId, RecipientKey, Seq, SuppressionId};
 use postledger_events::refusal::Thing;
@@ -162,7 +161,7 @@ impl<'a> Gate<'a> {
         });
         if going {
             self.failed.push(failed(&row, Failure::AccountRemoved, NO_PROBLEM));
-        } else if let Some(changes) = self.wished(&row, rows)? {
+        } else if let Some(changes) = queue::wished(self.jobs.iter(), &row, self.message, rows)? {
             self.changes.push(changes);
         } else if accounts::is_restored(self.branch, self.message.seq, row.released) {
             self.held.push((row.id, HoldCause::Restored));
@@ -175,19 +174,6 @@ impl<'a> Gate<'a> {
             self.leave_or_fail(row);
         }
         Ok(())
-    }
-
-    /// What an open job would do with this delivery when it came to it: that is obeyed at once.
-    fn wished(&self, row: &DeliveryRow, rows: &dyn Rows) -> Result<Option<queue::Changes>, Error> {
-        for job in self.jobs.iter().filter(|job| job.started >= self.message.submitted) {
-            let Work::Queue(filter, action) = &job.work else { continue };
-            let mut changes = queue::Changes::new(*action, Some(job.job), job.by.clone());
-            changes.add(row.clone(), filter, rows)?;
-            if changes.affected > 0 {
-                return Ok(Some(changes));
-            }
-        }
-        Ok(None)
     }
 
     fn leave_or_fail(&mut self, row: DeliveryRow) {

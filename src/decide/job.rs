@@ -37,11 +37,12 @@ pub fn advance(c: &AdvanceJob, rows: &dyn Rows, moment: Moment) -> Result<Decisi
     Ok(step.decision)
 }
 
-/// Where a walk over the open deliveries is: first those on hold, then the others by due time.
+/// Where a walk over the open deliveries is: first the others by due time, then those on hold, since what is held meanwhile,
+/// as an attempt's end may have it, must not be passed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
-    Held(DeliveryId),
     Due(Due),
+    Held(DeliveryId),
     /// Past all deliveries.
     End,
 }
@@ -54,14 +55,14 @@ impl Place {
             ["held", id] => number(id).map_or(Place::START, |id: u64| Place::Held(DeliveryId(id))),
             ["due", at, id] => match (at.parse(), number(id)) {
                 (Ok(at), Some(id)) => Place::Due(Due { at: Timestamp::from_nanos(at), id: DeliveryId(id) }),
-                _ => Place::Due(Due::FIRST),
+                _ => Place::START,
             },
             ["end"] => Place::End,
             _ => Place::START,
         }
     }
 
-    const START: Place = Place::Held(DeliveryId(0));
+    const START: Place = Place::Due(Due::FIRST);
 }
 
 impl std::fmt::Display for Place {
@@ -81,7 +82,7 @@ fn walk(place: Place, rows: &dyn Rows) -> Result<(Vec<DeliveryId>, Place), Error
             let ids = deliveries::held(rows, from, ROWS_MAX)?;
             let next = match ids.last() {
                 Some(last) if ids.len() == ROWS_MAX => Place::Held(DeliveryId(last.0 + 1)),
-                _ => Place::Due(Due::FIRST),
+                _ => Place::End,
             };
             Ok((ids, next))
         }
@@ -89,7 +90,7 @@ fn walk(place: Place, rows: &dyn Rows) -> Result<(Vec<DeliveryId>, Place), Error
             let due = deliveries::due(rows, from, Timestamp::MAX, ROWS_MAX)?;
             let next = match due.last() {
                 Some(last) if due.len() == ROWS_MAX => Place::Due(last.after()),
-                _ => Place::End,
+                _ => Place::Held(DeliveryId(0)),
             };
             Ok((due.into_iter().map(|due| due.id).collect(), next))
         }
@@ -166,6 +167,11 @@ impl Step {
         rows: &dyn Rows,
         moment: Moment,
     ) -> Result<(), Error> {
+        // A ledger that was cut off between the last two records has the job, but no account, or a new one of that name.
+        if accounts::account(rows, account)?.is_none_or(|row| row.removing != Some(job.job)) {
+            self.finish(job);
+            return Ok(());
+        }
         let place = Place::parse(&job.cursor);
         if place != Place::End {
             let filter = QueueFilter { account: Some(account.clone()), ..QueueFilter::default() };

@@ -1,6 +1,6 @@
 //! Changes to queued deliveries by people, and hold rules.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use postledger_events::address::Domain;
@@ -16,6 +16,7 @@ use postledger_events::fact::job::{
 use postledger_events::id::{AccountName, Author, HoldRuleId, JobId, MessageUuid};
 use postledger_events::refusal::Thing;
 use postledger_events::{Answer, Refusal};
+use postledger_projections::accounts::JobRow;
 use postledger_projections::deliveries::{self, DeliveryRow, MessageRow, State};
 use postledger_projections::{Error, Rows, accounts};
 
@@ -36,15 +37,62 @@ pub fn queue(c: &QueueCommand, rows: &dyn Rows, policy: &Policy, moment: Moment)
         let event = JobStarted { job, work, by: c.by.clone() };
         return Ok(Decision { events: vec![event.into()], ..Decision::new(Answer::Job(job)) });
     }
+    let jobs = accounts::jobs(rows).map_err(damaged)?;
     let mut changes = Changes::new(c.action, None, c.by.clone());
-    for id in &c.filter.ids {
-        if let Some(row) = deliveries::delivery(rows, *id).map_err(damaged)? {
-            changes.add(row, &c.filter, rows).map_err(damaged)?;
+    let mut ended = Vec::new();
+    let ids: BTreeSet<_> = c.filter.ids.iter().collect();
+    for id in ids {
+        let Some(row) = deliveries::delivery(rows, *id).map_err(damaged)? else { continue };
+        match ended_by_job(&jobs, &row, rows).map_err(damaged)? {
+            Some(end) if !is_end(c.action) => ended.push(end),
+            Some(_) | None => changes.add(row, &c.filter, rows).map_err(damaged)?,
         }
     }
     let mut decision = Decision::new(Answer::Affected(changes.affected));
+    for end in ended {
+        end.decide(rows, moment, &mut decision).map_err(damaged)?;
+    }
     changes.decide(rows, moment, &mut decision).map_err(damaged)?;
     Ok(decision)
+}
+
+fn is_end(action: QueueAction) -> bool {
+    match action {
+        QueueAction::Cancel | QueueAction::Fail => true,
+        QueueAction::Hold | QueueAction::Release | QueueAction::ScheduleAt(_) | QueueAction::ScheduleAdd(_) => false,
+    }
+}
+
+/// Its end, if somebody wished for it earlier and the job has not come to it: it must not be moved to where the job has been.
+fn ended_by_job(jobs: &[JobRow], row: &DeliveryRow, rows: &dyn Rows) -> Result<Option<Changes>, Error> {
+    let ending = |job: &&JobRow| matches!(job.work, Work::Queue(_, action) if is_end(action));
+    if !jobs.iter().any(|job| ending(&job)) {
+        return Ok(None);
+    }
+    let Some(message) = deliveries::message(rows, row.message)? else { return Ok(None) };
+    wished(jobs.iter().filter(ending), row, &message, rows)
+}
+
+/// What an open job would do with this delivery when it came to it: that is obeyed at once.
+pub fn wished<'a>(
+    mut jobs: impl Iterator<Item = &'a JobRow>,
+    row: &DeliveryRow,
+    message: &MessageRow,
+    rows: &dyn Rows,
+) -> Result<Option<Changes>, Error> {
+    let changed = jobs.find_map(|job| {
+        let Work::Queue(filter, action) = &job.work else { return None };
+        if job.started < message.submitted {
+            return None;
+        }
+        let mut changes = Changes::new(*action, Some(job.job), job.by.clone());
+        match changes.add(row.clone(), filter, rows) {
+            Ok(()) if changes.affected == 0 => None,
+            Ok(()) => Some(Ok(changes)),
+            Err(e) => Some(Err(e)),
+        }
+    });
+    changed.transpose()
 }
 
 pub fn add_hold_rule(c: &AddHoldRule, rows: &dyn Rows, policy: &Policy) -> Result<Decision, Refusal> {

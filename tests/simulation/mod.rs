@@ -20,6 +20,8 @@ use world::World;
 const WORLD_STEPS: usize = 2_000;
 /// The worlds of every run of the tests.
 const FIXED_SEEDS: std::ops::Range<u64> = 0..60;
+/// How long a failure is shrunk.
+const SHRINKING_MAX: Duration = Duration::from_secs(30);
 const PROGRESS: Duration = Duration::from_secs(10);
 
 #[test]
@@ -123,21 +125,27 @@ fn text(why: &(dyn std::any::Any + Send)) -> String {
         .unwrap_or_default()
 }
 
-/// Leaves out what is not needed for a failure: halves first, single steps last.
+/// Leaves out what is not needed for a failure, as long as that makes it shorter: halves first, single steps last.
 fn shrink(mut steps: Vec<Step>) -> Vec<Step> {
-    let mut part = steps.len() / 2;
-    while part > 0 {
-        let mut from = 0;
-        while from < steps.len() {
-            let mut fewer = steps.clone();
-            fewer.drain(from..(from + part).min(steps.len()));
-            if run(&fewer).is_err() {
-                steps = fewer;
-            } else {
-                from += part;
+    let started = Instant::now();
+    loop {
+        let before = steps.len();
+        let mut part = before / 2;
+        while part > 0 {
+            let mut from = 0;
+            while from < steps.len() && started.elapsed() < SHRINKING_MAX {
+                let mut fewer = steps.clone();
+                fewer.drain(from..(from + part).min(steps.len()));
+                if run(&fewer).is_err() {
+                    steps = fewer;
+                } else {
+                    from += part;
+                }
             }
+            part /= 2;
         }
-        part /= 2;
+        if steps.len() == before || started.elapsed() >= SHRINKING_MAX {
+            return steps;
+        }
     }
-    steps
 }

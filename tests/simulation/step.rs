@@ -78,9 +78,7 @@ pub enum Step {
     RemoveHoldRule {
         rule: u32,
     },
-    AdvanceJob {
-        job: u32,
-    },
+    AdvanceJobs,
     Suppress {
         account: u32,
         recipient: u32,
@@ -191,7 +189,7 @@ fn step(d: &mut Dice) -> Step {
             to: d.some(70, |d| d.below(DOMAINS)),
         },
         731..743 => Step::RemoveHoldRule { rule: pick(d) },
-        743..783 => Step::AdvanceJob { job: pick(d) },
+        743..783 => Step::AdvanceJobs,
         783..798 => Step::Suppress { account: account(d), recipient: d.below(RECIPIENTS) },
         798..818 => Step::Lift { account: account(d), recipient: d.below(RECIPIENTS) },
         818..828 => Step::Configure { account: account(d), settings: settings(d) },

@@ -65,6 +65,8 @@ pub struct Message {
 struct Job {
     work: Work,
     started: Timestamp,
+    /// The record that started it.
+    seq: Seq,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -325,14 +327,14 @@ impl Truth {
             Event::HoldRuleAdded(e) => {
                 grow(&mut self.last.rule, e.rule.0);
                 self.rules.insert(e.rule, (record.seq, e.matching.clone()));
-                self.start_job(e.job, Work::ApplyHoldRule(e.rule, e.matching.clone()), at);
+                self.start_job(e.job, Work::ApplyHoldRule(e.rule, e.matching.clone()), record);
             }
             Event::HoldRuleRemoved(e) => assert!(self.rules.remove(&e.rule).is_some()),
             Event::JobStarted(e) => {
                 if let Work::RemoveAccount(account) = &e.work {
                     self.account(account).going = true;
                 }
-                self.start_job(e.job, e.work.clone(), at);
+                self.start_job(e.job, e.work.clone(), record);
             }
             Event::JobAdvanced(e) => assert!(self.jobs.contains_key(&e.job)),
             Event::JobFinished(e) => {
@@ -375,7 +377,7 @@ impl Truth {
                 grow(&mut self.last.rule, e.numbers.hold_rule.0);
                 grow(&mut self.last.msg, e.numbers.msg_id.0);
                 self.branch = Some(record.seq);
-                self.start_job(e.job, Work::HoldRestored(record.seq), at);
+                self.start_job(e.job, Work::HoldRestored(record.seq), record);
             }
             Event::LedgerCreated(_)
             | Event::ClockStepped(_)
@@ -460,9 +462,9 @@ impl Truth {
         }
     }
 
-    fn start_job(&mut self, job: JobId, work: Work, started: Timestamp) {
+    fn start_job(&mut self, job: JobId, work: Work, record: &Record) {
         grow(&mut self.last.job, job.0);
-        self.jobs.insert(job, Job { work, started });
+        self.jobs.insert(job, Job { work, started: record.at, seq: record.seq });
     }
 
     fn account(&mut self, name: &AccountName) -> &mut Account {
@@ -512,7 +514,7 @@ impl Truth {
         row.last_job = Some(job);
         let again = !row.treated.insert(job);
         let message = row.message;
-        let Some(Job { work: Work::Queue(_, action), started }) = self.jobs.get(&job) else { return };
+        let Some(Job { work: Work::Queue(_, action), started, .. }) = self.jobs.get(&job) else { return };
         let adds = matches!(action, QueueAction::ScheduleAdd(_));
         assert!(!(again && adds), "job {job} puts delivery {id} off a second time");
         assert!(self.messages[&message].submitted <= *started, "job {job} treats {id}, which came later");
@@ -545,7 +547,7 @@ impl Truth {
         assert_eq!(entry, None, "{id} leaves though its address is suppressed: {row:?}");
         let account = self.accounts.get(&row.account);
         assert!(account.is_some_and(|account| !account.going), "{id} leaves though its account goes: {row:?}");
-        for (job, Job { work, started }) in &self.jobs {
+        for (job, Job { work, started, .. }) in &self.jobs {
             if let Work::Queue(filter, action) = work {
                 let obeyed = row.treated.contains(job)
                     || *action == QueueAction::Release
@@ -616,16 +618,21 @@ impl Truth {
             let loose = self.deliveries.iter().find(|(d, row)| !row.state.is_terminal() && self.is_loose(**d));
             assert!(loose.is_none(), "job {id} has passed over {loose:?}");
         }
-        let Work::Queue(filter, QueueAction::Hold | QueueAction::Cancel | QueueAction::Fail) = &job.work else {
-            return;
-        };
-        // What is due when changes with each attempt.
-        if filter.due_before.is_some() {
+        let Work::Queue(filter, action) = &job.work else { return };
+        let ends = matches!(action, QueueAction::Cancel | QueueAction::Fail);
+        // What these ask for changes while the job is at work.
+        if !(ends || *action == QueueAction::Hold) || filter.due_before.is_some() || filter.held.is_some() {
             return;
         }
-        for (d, row) in self.deliveries.iter().filter(|(_, row)| row.state == State::Queued) {
+        let open = |row: &Delivery| match row.state {
+            State::Queued => ends || row.released.is_none_or(|released| released < job.seq),
+            State::Held(_) => ends,
+            // It is noted as a wish.
+            State::Running(..) | State::Delivered | State::Failed(_) | State::Suppressed | State::Canceled => false,
+        };
+        for (d, row) in self.deliveries.iter().filter(|(_, row)| open(row)) {
             let message = &self.messages[&row.message];
-            let passed = row.treated.contains(&id) || message.submitted > job.started;
+            let passed = row.treated.contains(&id) || message.seq > job.seq;
             let going = self.accounts.get(&row.account).is_none_or(|a| a.going);
             assert!(passed || going || !is_meant(filter, row, message, *d), "job {id} has passed over {d}: {row:?}");
         }
@@ -654,10 +661,9 @@ impl Truth {
         let known = (truth.state, truth.attempts, truth.in_doubt, truth.due, truth.released, truth.keep_until, job);
         assert_eq!(told, known, "delivery {id}");
         assert_eq!(row.wish.map(|(wish, _)| wish), truth.wish, "delivery {id}");
-        assert!(
-            truth.wish.is_none() || matches!(truth.state, State::Running(..)),
-            "a wish waits for an end: {truth:?}"
-        );
+        // Where the log was cut off between an attempt's end and what had been wished for then, a person says what follows.
+        let ended = truth.wish.is_none() || matches!(truth.state, State::Running(..)) || self.is_restored(id);
+        assert!(ended, "a wish waits for an end: {truth:?}");
     }
 
     pub fn check_message(&self, id: MessageUuid, row: Option<MessageRow>) {

@@ -160,11 +160,7 @@ impl World {
                     self.must(Command::RemoveHoldRule(RemoveHoldRule { rule, by: by() }));
                 }
             }
-            Step::AdvanceJob { job } => {
-                if let Some(job) = pick(&self.truth.jobs(), *job) {
-                    self.must(Command::AdvanceJob(AdvanceJob { job }));
-                }
-            }
+            Step::AdvanceJobs => self.advance_jobs(),
             Step::Suppress { account, recipient } => {
                 let (account, address) = (account_name(*account), address(*recipient));
                 let reason = "asked for".to_owned();
@@ -531,6 +527,17 @@ impl World {
         }
     }
 
+    /// The next part of the oldest job that has not to wait for attempts that run.
+    fn advance_jobs(&mut self) {
+        for job in self.truth.jobs() {
+            let before = self.records.len();
+            self.must(Command::AdvanceJob(AdvanceJob { job }));
+            if self.records.len() > before {
+                return;
+            }
+        }
+    }
+
     fn create(&mut self, account: u32) {
         let change = AccountChange {
             messages_per_day_max: Some(None),
@@ -682,11 +689,8 @@ impl World {
         self.crash(0);
         self.until("all jobs are finished", |world| {
             world.look(0);
-            let jobs = world.truth.jobs();
-            for job in &jobs {
-                world.must(Command::AdvanceJob(AdvanceJob { job: *job }));
-            }
-            jobs.is_empty()
+            world.advance_jobs();
+            world.truth.jobs().is_empty()
         });
         for rule in self.truth.rules() {
             self.must(Command::RemoveHoldRule(RemoveHoldRule { rule, by: by() }));
