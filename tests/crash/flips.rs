@@ -94,7 +94,7 @@ fn make_ledgers(home: &Path, seed: u64) -> Vec<Damageable> {
     prepare(&mut server, &sink);
     server.restart();
     put_under_load(&server, "d1x", seed);
-    drain(&server);
+    assert_eq!(drain(&server).stuck(), None);
     server.stop();
     write_tables(&dir);
     server.restart();

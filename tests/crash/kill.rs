@@ -1,6 +1,6 @@
 //! The process is killed at any moment under load: right behind an answer, in the middle of deliveries, in the middle of a start.
 
-use super::account::{Account, Work};
+use super::account::Account;
 use super::dice::{Dice, seed};
 use super::load::{Load, Sent};
 use super::scale::Scale;
@@ -32,11 +32,12 @@ fn what_was_acknowledged_survives_kill_and_arrives_once() {
     }
     server.restart();
     let sent = load.finish();
-    drain(&server);
+    let drained = drain(&server);
     check_repeats(&server, &sent);
     server.stop();
     let account = Account::read(server.dir());
-    row.add(account.compare(&sent, &sink, Work::AllDone));
+    row.add(account.compare(&sent, &sink, drained.work()));
+    row.verdict.lost.extend(drained.stuck());
     assert_eq!(sent.surprises, Default::default());
     assert!(account.doubts.values().sum::<u32>() > 0, "no kill came in the middle of an attempt; the load is too thin");
     row.settle(seed);

@@ -1,8 +1,9 @@
 //! The power is cut under load: on a file system of its own, all that was not synced is gone. The control does the same to a
 //! program whose syncs do nothing, and must be caught.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use super::account::{Account, Verdict, Work};
 use super::dice::{Dice, seed};
@@ -42,8 +43,7 @@ fn what_was_acknowledged_survives_a_power_cut() {
             let took = recover(&mut subject.server).unwrap_or_else(|e| panic!("seed {seed}: it does not start:\n{e}"));
             row.recovery.push(took);
             load.resume();
-            await_moment(&load, &sink, &mut dice);
-            subject.cut(&load);
+            subject.cut(&load, || await_moment(&load, &sink, &mut dice));
             row.rounds += 1;
         }
         row.add(subject.rest(load));
@@ -70,8 +70,7 @@ fn a_power_cut_without_syncing_is_caught() {
         subject.server.set_environment(&shim.each_ref().map(|(name, value)| (*name, value.as_str())));
         recover(&mut subject.server).expect("it starts");
         let load = Load::start(subject.server.http(), &name, dice.roll());
-        spin_until("there were answers", || load.answers() >= CONTROL_ANSWERS);
-        subject.cut(&load);
+        subject.cut(&load, || spin_until("there were answers", || load.answers() >= CONTROL_ANSWERS));
         let sent = load.finish();
         subject.server.set_environment(&[]);
         let (verdict, note) = subject.examine(&sent);
@@ -95,8 +94,11 @@ struct Subject<'a> {
 }
 
 impl Subject<'_> {
-    fn cut(&mut self, load: &Load) {
-        load.cut(|| self.disk.cut());
+    /// After some moment that was waited for.
+    fn cut(&mut self, load: &Load, moment: impl FnOnce()) {
+        let switch = Switch::at(&self.disk);
+        moment();
+        load.cut(|| switch.off());
         self.server.kill();
         self.disk.unmount();
         self.disk.mount().expect("it can be mounted again");
@@ -107,9 +109,11 @@ impl Subject<'_> {
         load.resume();
         let sent = load.finish();
         assert_eq!(sent.surprises, Default::default());
-        drain(&self.server);
+        let drained = drain(&self.server);
         self.server.stop();
-        Account::read(self.server.dir()).compare(&sent, self.sink, Work::AllDone)
+        let mut verdict = Account::read(self.server.dir()).compare(&sent, self.sink, drained.work());
+        verdict.lost.extend(drained.stuck());
+        verdict
     }
 
     /// What a ledger that need not even start any more has lost.
@@ -164,16 +168,27 @@ impl Disk {
         run(Command::new("mount").args(["-t", "ext4", &self.device]).arg(self.root())).map(drop)
     }
 
-    fn cut(&self) {
-        run(Command::new(&self.godown).arg(self.root())).expect("the power can be cut");
-    }
-
     fn unmount(&self) {
         wait_until("it is unmounted", || run(Command::new("umount").arg(self.root())).is_ok());
         // The kernel may still be at it, and a mount before it is done would see what it holds in memory.
         let name = Path::new(&self.device).file_name().expect("a device has a name");
         let trace = Path::new("/proc/fs/ext4").join(name);
         wait_until("the kernel has let go of it", || !trace.exists());
+    }
+}
+
+/// Of the power of a disk: ready, so that it is off at once. Goes without a cut if the test fails before.
+struct Switch(Child);
+
+impl Switch {
+    fn at(disk: &Disk) -> Switch {
+        let mut command = Command::new(&disk.godown);
+        Switch(command.arg(disk.root()).stdin(Stdio::piped()).spawn().expect("the power can be cut"))
+    }
+
+    fn off(mut self) {
+        self.0.stdin.take().expect("it is piped").write_all(b"\n").expect("it waits");
+        assert!(self.0.wait().expect("its end").success(), "the power cannot be cut");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::account::{Account, Work};
+use super::account::Account;
 use super::dice::seed;
 use super::load::Load;
 use super::subject::{RETRY_SCALE, drain, prepare};
@@ -24,12 +24,13 @@ fn a_planned_restart_under_load_leaves_nothing_in_doubt() {
         server.restart();
     }
     let sent = load.finish();
-    drain(&server);
+    let drained = drain(&server);
     server.stop();
     let account = Account::read(server.dir());
     assert_eq!(account.doubts, BTreeMap::new());
-    let verdict = account.compare(&sent, &sink, Work::AllDone);
+    let verdict = account.compare(&sent, &sink, drained.work());
     assert_eq!((verdict.lost, verdict.duplicated, verdict.phantom), Default::default());
+    assert_eq!(drained.stuck(), None);
     assert_eq!(sent.surprises, Default::default());
     assert!(verdict.acknowledged > 0);
 }

@@ -12,13 +12,16 @@ use postledger_events::fact::account::{TransportSettings, TransportTls};
 use postledger_events::id::{Author, TransportName};
 use serde_json::json;
 
-use crate::server::{PATIENCE, Server, get, wait_until};
+use super::account::Work;
+use crate::server::{PATIENCE, Server};
 use crate::sink::Sink;
 
 /// Waits between attempts are divided by this, so that what is in doubt is tried again within a test.
 pub const RETRY_SCALE: &[&str] = &["--retry-scale", "9000"];
 /// Between two looks at a port, when every millisecond counts.
 const BLINK: Duration = Duration::from_millis(1);
+/// Between two looks at what is still open.
+const GLANCE: Duration = Duration::from_millis(50);
 
 /// Makes a ledger whose mail goes to the sink, and stops it.
 pub fn prepare(server: &mut Server, sink: &Sink) {
@@ -64,14 +67,43 @@ pub fn last_words(server: &Server) -> String {
     lines[lines.len().saturating_sub(10)..].join("\n")
 }
 
+/// Whether every delivery came to its outcome.
+pub enum Drained {
+    Wholly,
+    /// What is still open after a long time.
+    Stuck(String),
+}
+
+impl Drained {
+    pub fn work(&self) -> Work {
+        match self {
+            Drained::Wholly => Work::AllDone,
+            Drained::Stuck(_) => Work::MayBeOpen,
+        }
+    }
+
+    pub fn stuck(self) -> Option<String> {
+        match self {
+            Drained::Wholly => None,
+            Drained::Stuck(open) => Some(format!("stuck: {open}")),
+        }
+    }
+}
+
 /// Waits until every delivery has its outcome; what a crash left on hold is let go.
-pub fn drain(server: &Server) {
-    wait_until("all is delivered", || {
+pub fn drain(server: &Server) -> Drained {
+    let end = Instant::now() + PATIENCE;
+    while server.metric("postledger_queue_open") > 0.0 {
+        if Instant::now() > end {
+            let open = server.items("/queue");
+            return Drained::Stuck(open.iter().take(5).map(ToString::to_string).collect::<Vec<_>>().join("\n"));
+        }
         if server.metric("postledger_queue_held") > 0.0 {
             server.api("POST", "/queue", &json!({ "action": "release", "filter": { "held": true } }));
         }
-        get(server.metrics(), "/metrics").text().lines().any(|line| line == "postledger_queue_open 0")
-    });
+        std::thread::sleep(GLANCE);
+    }
+    Drained::Wholly
 }
 
 /// Looks without a pause, so that not even a millisecond passes between the condition and what comes next.
