@@ -88,6 +88,10 @@ struct Shared {
     closing: AtomicBool,
     /// Batches written since the start.
     commits: AtomicU64,
+    /// Keys set or removed by them.
+    operations: AtomicU64,
+    /// What the slowest of them took.
+    commit_max_us: AtomicU64,
     /// Requests that are being read.
     expected: AtomicUsize,
     lock: Arc<Lock>,
@@ -259,6 +263,10 @@ pub struct Status {
     pub position: Seq,
     /// Batches written since the start, each with one sync.
     pub commits: u64,
+    /// Keys set or removed by these batches.
+    pub operations: u64,
+    /// What the slowest of these batches took, from its first write to its sync.
+    pub commit_max: Duration,
     /// Tables that are being rebuilt, and how far they are.
     pub lagging: Vec<(&'static str, Seq)>,
 }
@@ -346,7 +354,14 @@ impl Ledger {
         let lagging = snapshot.0.view.tables.iter().flatten();
         let lagging = lagging.filter_map(|t| t.as_of.map(|as_of| (t.projection, as_of))).collect();
         let (shared, position) = (&self.inner.shared, snapshot.position());
-        Status { stopped: shared.stopped(), position, commits: shared.commits.load(Ordering::Relaxed), lagging }
+        Status {
+            stopped: shared.stopped(),
+            position,
+            commits: shared.commits.load(Ordering::Relaxed),
+            operations: shared.operations.load(Ordering::Relaxed),
+            commit_max: Duration::from_micros(shared.commit_max_us.load(Ordering::Relaxed)),
+            lagging,
+        }
     }
 
     /// Finishes what waits and leaves a directory that opens without questions. Other handles can still read.

@@ -226,8 +226,7 @@ impl Writer {
             self.roll(&mut engine, *first)?;
         }
         self.fill(batch, &mut engine);
-        engine.commit()?;
-        self.shared.commits.fetch_add(1, Ordering::Relaxed);
+        self.write(engine)?;
         self.head = batch.head;
         self.publish();
         batch.files_forgotten.drain(..).for_each(|body| self.shared.bodies.forget_file(body));
@@ -236,6 +235,17 @@ impl Writer {
         if let Err(e) = self.mark(|_| {}) {
             self.shared.stop(format!("the watermark cannot be written: {e}"));
         }
+        Ok(())
+    }
+
+    /// Writes, syncs and counts.
+    fn write(&self, engine: OwnedWriteBatch) -> Result<(), Error> {
+        let (operations, began) = (engine.len() as u64, self.clock.now());
+        engine.commit()?;
+        let took_us = u64::try_from(self.clock.now().since(began).as_micros()).unwrap_or(u64::MAX);
+        self.shared.commits.fetch_add(1, Ordering::Relaxed);
+        self.shared.operations.fetch_add(operations, Ordering::Relaxed);
+        self.shared.commit_max_us.fetch_max(took_us, Ordering::Relaxed);
         Ok(())
     }
 
