@@ -32,14 +32,6 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const TIMES_POSTFIX: f64 = 4.0;
 const CPU_ASKED_MS: f64 = 0.3;
 
-pub fn measure(probes: &Probes, table: &mut Table) {
-    let sink = Sink::start();
-    one_recipient(&sink, table);
-    many_recipients(&sink, table);
-    due_at_once(&sink, probes, table);
-    first_attempt(&sink, probes, table);
-}
-
 /// Recipients that came through, in what time, and the CPU that they took if it is known.
 struct Through {
     recipients: u64,
@@ -53,7 +45,8 @@ impl Through {
     }
 }
 
-fn one_recipient(sink: &Sink, table: &mut Table) {
+pub fn one_recipient(table: &mut Table) {
+    let sink = &Sink::start();
     let ours = {
         let home = scratch();
         set_up(home.path(), Next::Hop(sink.addr()));
@@ -63,7 +56,8 @@ fn one_recipient(sink: &Sink, table: &mut Table) {
     compare("one recipient", &ours, &postfix(sink, SMTP_CLIENTS, 1), table);
 }
 
-fn many_recipients(sink: &Sink, table: &mut Table) {
+pub fn many_recipients(table: &mut Table) {
+    let sink = &Sink::start();
     let ours = {
         let home = scratch();
         set_up(home.path(), Next::Hop(sink.addr()));
@@ -112,10 +106,10 @@ fn compare(what: &str, ours: &Through, postfix: &Through, table: &mut Table) {
 }
 
 /// What delivering alone takes.
-fn due_at_once(sink: &Sink, probes: &Probes, table: &mut Table) {
-    let home = scratch();
+pub fn due_at_once(probes: &Probes, table: &mut Table) {
+    let (sink, home) = (Sink::start(), scratch());
     set_up(home.path(), Next::Hop(sink.addr()));
-    let (server, before) = (Server::start(home.path()), sink.count());
+    let server = Server::start(home.path());
     let due = server::now() + DRAIN_AHEAD;
     let load = Load { due: Some(due), messages_max: DRAIN_MESSAGES, ..Load::small(server.http(), CLIENTS) };
     let waiting = load.run(DRAIN_AHEAD).count();
@@ -123,7 +117,7 @@ fn due_at_once(sink: &Sink, probes: &Probes, table: &mut Table) {
     let from = server.usage();
     server::sleep_until(due);
     let began = Instant::now();
-    sink.wait_for(before + waiting, PATIENCE);
+    sink.wait_for(waiting, PATIENCE);
     let (took, used, n) = (began.elapsed(), server.usage().since(&from), waiting as f64);
     let (rate, cpu, syncs) = (n / took.as_secs_f64(), used.cpu_ms / n, used.syncs / n);
     let case = "deliver 4 KB that is due at once".to_owned();
@@ -133,12 +127,12 @@ fn due_at_once(sink: &Sink, probes: &Probes, table: &mut Table) {
 }
 
 /// From the record of a message to the record of its first attempt.
-fn first_attempt(sink: &Sink, probes: &Probes, table: &mut Table) {
-    let home = scratch();
+pub fn first_attempt(probes: &Probes, table: &mut Table) {
+    let (sink, home) = (Sink::start(), scratch());
     set_up(home.path(), Next::Hop(sink.addr()));
-    let (server, before) = (Server::start(home.path()), sink.count());
+    let server = Server::start(home.path());
     let sent = Load::small(server.http(), UNHURRIED_CLIENTS).run(MEASURE).count();
-    sink.wait_for(before + sent, PATIENCE);
+    sink.wait_for(sent, PATIENCE);
     server.stop();
     let waits = waits(home.path());
     let (p50, p99) = (percentile_ms(&waits, 50), percentile_ms(&waits, 99));

@@ -1,7 +1,7 @@
 //! How fast it is: the real server over real sockets, beside what disk, engine, processor and Postfix do in the same run.
 //!
-//! Rates vary between machines and hours, so only ratios decide. Parts are chosen by name: `accept`, `deliver`, `history`;
-//! `scale=0.01` makes the large ledgers smaller.
+//! Rates vary between machines and hours, so only ratios decide. Parts can be chosen by name; `scale=0.01` makes the large
+//! ledgers of `history` smaller.
 
 mod accept;
 mod deliver;
@@ -20,7 +20,17 @@ use std::process::ExitCode;
 use probe::Probes;
 use table::Table;
 
-const PARTS: [&str; 3] = ["accept", "deliver", "history"];
+/// A part of the bench, by name.
+type Part = (&'static str, fn(f64, &Probes, &mut Table));
+
+const PARTS: [Part; 6] = [
+    ("accept", |_, probes, table| accept::measure(probes, table)),
+    ("one", |_, _, table| deliver::one_recipient(table)),
+    ("many", |_, _, table| deliver::many_recipients(table)),
+    ("due", |_, probes, table| deliver::due_at_once(probes, table)),
+    ("wait", |_, probes, table| deliver::first_attempt(probes, table)),
+    ("history", history::measure),
+];
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
@@ -29,28 +39,24 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let Some((parts, scale)) = asked(&args) else {
-        eprintln!("parts are {}, and scale=N makes large ledgers smaller", PARTS.join(", "));
+        eprintln!("parts are {}, and scale=N makes large ledgers smaller", PARTS.map(|(name, _)| name).join(", "));
         return ExitCode::FAILURE;
     };
     let (probes, mut table) = (probe::all(), Table::default());
-    for part in parts {
-        match part {
-            "accept" => accept::measure(&probes, &mut table),
-            "deliver" => deliver::measure(&probes, &mut table),
-            _ => history::measure(scale, &probes, &mut table),
-        }
+    for (_, part) in parts {
+        part(scale, &probes, &mut table);
     }
     print(&probes, &table);
     if table.missed().is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// The parts to measure, without any all of them, and the scale.
-fn asked(args: &[String]) -> Option<(Vec<&str>, f64)> {
+fn asked(args: &[String]) -> Option<(Vec<Part>, f64)> {
     let (mut parts, mut scale) = (Vec::new(), 1.0);
     for arg in args {
         match arg.strip_prefix("scale=") {
             Some(text) => scale = text.parse().ok()?,
-            None => parts.push(*PARTS.iter().find(|part| *part == arg)?),
+            None => parts.push(*PARTS.iter().find(|(name, _)| name == arg)?),
         }
     }
     Some((if parts.is_empty() { PARTS.to_vec() } else { parts }, scale))
