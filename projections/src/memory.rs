@@ -1,32 +1,34 @@
 //! Rows in memory: the reference that every store must agree with, and the store of tests and scratch replays.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use crate::rows::{Error, Key, Order, Rows, RowsMut, Table, Value};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
-    rows: BTreeMap<(Table, Key), Value>,
+    /// By table, so that a key can be looked up as it is.
+    tables: [BTreeMap<Key, Value>; Table::ALL.len()],
 }
 
 impl Memory {
     /// All rows of a table, in the order of their keys.
     pub fn table(&self, table: Table) -> impl Iterator<Item = (&Key, &Value)> {
-        self.rows.range((table, Key::new())..).take_while(move |((t, _), _)| *t == table).map(|((_, k), v)| (k, v))
+        self.tables[table as usize].iter()
     }
 
     pub fn len(&self) -> usize {
-        self.rows.len()
+        self.tables.iter().map(BTreeMap::len).sum()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+        self.tables.iter().all(BTreeMap::is_empty)
     }
 }
 
 impl Rows for Memory {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Value>, Error> {
-        Ok(self.rows.get(&(table, key.to_vec())).cloned())
+        Ok(self.tables[table as usize].get(key).cloned())
     }
 
     fn scan(
@@ -40,8 +42,8 @@ impl Rows for Memory {
         if start >= end {
             return Ok(Vec::new());
         }
-        let range = self.rows.range((table, start.to_vec())..(table, end.to_vec()));
-        let own = |((_, k), v): (&(Table, Key), &Value)| (k.clone(), v.clone());
+        let range = self.tables[table as usize].range::<[u8], _>((Bound::Included(start), Bound::Excluded(end)));
+        let own = |(k, v): (&Key, &Value)| (k.clone(), v.clone());
         Ok(match order {
             Order::Ascending => range.map(own).take(limit).collect(),
             Order::Descending => range.rev().map(own).take(limit).collect(),
@@ -51,10 +53,10 @@ impl Rows for Memory {
 
 impl RowsMut for Memory {
     fn put(&mut self, table: Table, key: Key, value: Value) {
-        self.rows.insert((table, key), value);
+        self.tables[table as usize].insert(key, value);
     }
 
     fn remove(&mut self, table: Table, key: Key) {
-        self.rows.remove(&(table, key));
+        self.tables[table as usize].remove(&key);
     }
 }

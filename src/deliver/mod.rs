@@ -4,43 +4,37 @@
 //! itself was left by a process or task that died, and is recorded as in doubt.
 
 mod attempt;
+pub mod due;
 mod pool;
 mod route;
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use postledger_events::address::Address;
 use postledger_events::command::AbandonAttempt;
 use postledger_events::id::{AttemptId, DeliveryId, MessageUuid, TransportName};
 use postledger_events::time::Timestamp;
-use postledger_projections::deliveries::{self, Due, MessageRow, State};
+use postledger_projections::deliveries::Due;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::ledger::{Ledger, Snapshot};
+use crate::ledger::Ledger;
 use crate::smtp::drive::Timeouts;
 pub use attempt::Attempts;
+use due::{Found, Group, look};
 use pool::Pool;
 pub use route::{Router, TlsRoots};
 
-/// Due deliveries that are looked at in one round.
-const WINDOW: usize = 1024;
 /// When fewer groups wait than this, the next round looks for more.
 const READY_MIN: usize = 64;
 /// Groups tried at once, over all next hops.
 const GROUPS_MAX: usize = 200;
-/// Recipients of one group, and so of one transaction.
-const RECIPIENTS_MAX: usize = 1000;
 /// How long to wait after the ledger could not be read before it is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
 /// The shortest wait for what is due next.
 const WAIT_MIN: Duration = Duration::from_millis(1);
-/// The transport that takes all mail.
-const DEFAULT_TRANSPORT: &str = "default";
-
 /// How mail is delivered.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -50,14 +44,6 @@ pub struct Settings {
     pub roots: TlsRoots,
     /// How long running attempts may take to end after a stop was asked for.
     pub stop_wait: Duration,
-}
-
-/// Deliveries of one message that can share a transaction.
-#[derive(Clone, Debug)]
-pub struct Group {
-    message: Arc<MessageRow>,
-    transport: TransportName,
-    deliveries: Vec<DeliveryId>,
 }
 
 /// Runs until `stop`; returns when the last attempt has been recorded.
@@ -156,7 +142,7 @@ impl Reactor {
         // IMPORTANT: a clock that is behind the log's time must not hide what is due at that time: the bound passes it by.
         let now = self.clock.now().max(snapshot.at());
         let (from, known) = (self.bound, self.known.clone());
-        let found = tokio::task::spawn_blocking(move || look(&snapshot, from, now, &known)).await;
+        let found = tokio::task::spawn_blocking(move || look(&snapshot, snapshot.at(), from, now, &known)).await;
         match found {
             Ok(Ok(found)) => self.take(found).await,
             Ok(Err(e)) => self.pause(&e.to_string()).await,
@@ -239,66 +225,4 @@ impl Reactor {
             tokio::time::sleep(PAUSE).await;
         }
     }
-}
-
-/// What one look at the index found.
-struct Found {
-    groups: Vec<Group>,
-    /// Attempts that nobody runs.
-    abandoned: Vec<(MessageUuid, AttemptId, Vec<DeliveryId>)>,
-    bound: Due,
-    next_due: Option<Timestamp>,
-    /// There may be more that is due.
-    more: bool,
-}
-
-/// Looks at what is due from `from` on, apart from what is `known`.
-fn look(
-    rows: &Snapshot,
-    from: Due,
-    now: Timestamp,
-    known: &HashSet<DeliveryId>,
-) -> Result<Found, postledger_projections::Error> {
-    let limit = WINDOW + known.len();
-    let due = deliveries::due(rows, from, now, limit)?;
-    let more = due.len() == limit;
-    let mut groups: BTreeMap<(MessageUuid, Option<Address>), Group> = BTreeMap::new();
-    let mut order = Vec::new();
-    let mut abandoned: BTreeMap<AttemptId, (MessageUuid, Vec<DeliveryId>)> = BTreeMap::new();
-    let mut messages: HashMap<MessageUuid, Option<Arc<MessageRow>>> = HashMap::new();
-    for id in due.iter().map(|due| due.id).filter(|id| !known.contains(id)) {
-        let Some(row) = deliveries::delivery(rows, id)? else { continue };
-        if let State::Running(attempt, _) = row.state {
-            abandoned.entry(attempt).or_insert((row.message, Vec::new())).1.push(id);
-            continue;
-        }
-        let message = match messages.get(&row.message) {
-            Some(message) => message.clone(),
-            None => {
-                messages.entry(row.message).or_insert(deliveries::message(rows, row.message)?.map(Arc::new)).clone()
-            }
-        };
-        let Some(message) = message else { continue };
-        let key = (row.message, row.reverse_path(&message));
-        let group = groups.entry(key.clone()).or_insert_with(|| {
-            order.push(key);
-            let transport = TransportName::new(DEFAULT_TRANSPORT).expect("a constant name is valid");
-            Group { message, transport, deliveries: Vec::new() }
-        });
-        if group.deliveries.len() < RECIPIENTS_MAX {
-            group.deliveries.push(id);
-        }
-    }
-    let groups = order.iter().filter_map(|key| groups.remove(key)).collect();
-    let abandoned = abandoned.into_iter().map(|(attempt, (message, ids))| (message, attempt, ids)).collect();
-    let next_due = deliveries::due(rows, Due { at: now, id: DeliveryId(u64::MAX) }, Timestamp::MAX, 1)?;
-    let next_due = next_due.first().map(|due| due.at);
-    Ok(Found { groups, abandoned, bound: bound(rows, from, due.first().copied()), next_due, more })
-}
-
-/// Where the next look begins. IMPORTANT: an entry that is written later is due at its record's time or after, so none comes
-/// in before the time of the last record of this snapshot.
-fn bound(rows: &Snapshot, from: Due, first: Option<Due>) -> Due {
-    let written = Due { at: rows.at(), id: DeliveryId(0) };
-    first.map_or(written, |first| first.min(written)).max(from)
 }
