@@ -73,7 +73,7 @@ impl Generator {
                 self.ledger.submit(Command::Suppress(Suppress {
                     account: account(),
                     // Nobody that mail goes to.
-                    address: Address::parse(&format!("no-{}", address(n))).expect("a plain address"),
+                    address: Address::parse(&format!("nobody{}", address(n))).expect("a plain address"),
                     manual: true,
                     reason: "it was asked for".to_owned(),
                     by: Author("bench".to_owned()),

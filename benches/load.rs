@@ -9,7 +9,8 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use postledger_events::time::Timestamp;
 
-const USER: &str = "mox@localhost:moxmoxmox";
+use super::server::USER;
+
 pub const DOMAINS: u64 = 20;
 /// A multiple of the domains.
 const PEOPLE: u64 = 1_000_000;

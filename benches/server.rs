@@ -24,7 +24,8 @@ pub const TRANSPORT: &str = "default";
 const PATIENCE: Duration = Duration::from_secs(60);
 const GLANCE: Duration = Duration::from_millis(5);
 const CONNECTIONS: u32 = 20;
-const ADMIN: &str = "admin:moxadmin";
+pub const ADMIN: &str = "admin:moxadmin";
+pub const USER: &str = "mox@localhost:moxmoxmox";
 /// Clock ticks of /proc/PID/stat in a second: fixed in what Linux shows to programs.
 const TICKS_PER_SECOND: f64 = 100.0;
 
@@ -120,15 +121,15 @@ impl Server {
 
     /// Asks the native API as the operator, over a connection of its own.
     pub fn api(&self, method: &str, path: &str, body: &str) -> String {
-        self.asker().ask(method, path, body)
+        self.asker(ADMIN).ask(method, path, body)
     }
 
-    /// An operator who asks one thing after the other.
-    pub fn asker(&self) -> Asker {
+    /// Somebody who asks one thing after the other.
+    pub fn asker(&self, login: &'static str) -> Asker {
         let stream = TcpStream::connect(self.http()).expect("a connection");
         stream.set_nodelay(true).expect("a socket option");
         let answers = BufReader::new(stream.try_clone().expect("a second handle"));
-        Asker { stream, answers, http: self.http() }
+        Asker { stream, answers, http: self.http(), login }
     }
 
     /// As an operator stops it.
@@ -166,11 +167,12 @@ pub struct Asker {
     stream: TcpStream,
     answers: BufReader<TcpStream>,
     http: SocketAddr,
+    login: &'static str,
 }
 
 impl Asker {
     pub fn ask(&mut self, method: &str, path: &str, body: &str) -> String {
-        let (user, length) = (BASE64_STANDARD.encode(ADMIN), body.len());
+        let (user, length) = (BASE64_STANDARD.encode(self.login), body.len());
         let request = format!(
             "{method} /api/v1{path} HTTP/1.1\r\nHost: {}\r\nAuthorization: Basic {user}\r\n\
              Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}",
