@@ -9,8 +9,12 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use postledger_events::time::Timestamp;
 
-const USER: &str = "mox@localhost:moxmoxmox";
+use super::server::USER;
+
 pub const DOMAINS: u64 = 20;
+/// A multiple of the domains.
+const PEOPLE: u64 = 1_000_000;
+pub const SMALL_BYTES: usize = 4 * 1024;
 /// Of the text, with its line end.
 const LINE_BYTES: usize = 72;
 
@@ -19,6 +23,8 @@ pub struct Load {
     pub http: SocketAddr,
     pub clients: usize,
     pub text_bytes: usize,
+    /// Of each message.
+    pub recipients: u64,
     /// Not delivered before.
     pub due: Option<Timestamp>,
     /// All clients together end after this many.
@@ -36,12 +42,22 @@ impl Sent {
     }
 
     pub fn percentile_ms(&self, percent: usize) -> f64 {
-        let at = (self.latencies.len() * percent / 100).min(self.latencies.len() - 1);
-        self.latencies[at].as_secs_f64() * 1000.0
+        percentile_ms(&self.latencies, percent)
     }
 }
 
+/// Of durations in their order.
+pub fn percentile_ms(sorted: &[Duration], percent: usize) -> f64 {
+    let at = (sorted.len() * percent / 100).min(sorted.len() - 1);
+    sorted[at].as_secs_f64() * 1000.0
+}
+
 impl Load {
+    /// Messages of 4 KB to one recipient, all of them at once.
+    pub fn small(http: SocketAddr, clients: usize) -> Load {
+        Load { http, clients, text_bytes: SMALL_BYTES, recipients: 1, due: None, messages_max: u64::MAX }
+    }
+
     /// Sends for this long.
     pub fn run(&self, time: Duration) -> Sent {
         let (end, taken) = (Instant::now() + time, AtomicU64::new(0));
@@ -91,20 +107,26 @@ impl Load {
     }
 
     fn request(&self, head: &str, tail: &str, number: u64) -> Vec<u8> {
-        let address = format!("user{number}@domain{}.example", number % DOMAINS);
-        let start = form_encode(&format!("{{\"To\":[{{\"Address\":\"{address}"));
+        let first = number * self.recipients;
+        let addresses: Vec<String> = (first..first + self.recipients).map(address).collect();
+        let start = form_encode(&format!("{{\"To\":[{{\"Address\":\"{}", addresses.join("\"},{\"Address\":\"")));
         let length = "request=".len() + start.len() + tail.len();
         format!("{head}Content-Length: {length}\r\n\r\nrequest={start}{tail}").into_bytes()
     }
 }
 
+/// One of a million.
+pub fn address(number: u64) -> String {
+    format!("user{}@domain{}.example", number % PEOPLE, number % DOMAINS)
+}
+
 /// Reads one answer, which must be a success.
-fn read_answer(answers: &mut impl BufRead) {
+pub fn read_answer(answers: &mut impl BufRead) -> String {
     let (mut line, mut length, mut ok) = (String::new(), 0, false);
     loop {
         line.clear();
         answers.read_line(&mut line).expect("an answer");
-        ok |= line.starts_with("HTTP/1.1 200");
+        ok |= line.starts_with("HTTP/1.1 2");
         match line.trim_end().split_once(": ") {
             Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
                 length = value.parse().expect("a number");
@@ -116,7 +138,9 @@ fn read_answer(answers: &mut impl BufRead) {
     }
     let mut body = vec![0; length];
     answers.read_exact(&mut body).expect("the whole answer");
-    assert!(ok, "not accepted: {}", String::from_utf8_lossy(&body));
+    let body = String::from_utf8(body).expect("text");
+    assert!(ok, "not accepted: {body}");
+    body
 }
 
 fn form_encode(text: &str) -> String {

@@ -1,115 +1,76 @@
-//! How fast it is: the real server over real sockets, beside what the disk can do in the same run.
+//! How fast it is: the real server over real sockets, beside what disk, engine, processor and Postfix do in the same run.
 //!
-//! Rates vary between machines and hours; what can be compared is a rate's ratio to the disk's own rate of syncs.
+//! Rates vary between machines and hours, so only ratios decide. Parts can be chosen by name; `scale=0.01` makes the large
+//! ledgers of `history` smaller.
 
+mod accept;
+mod deliver;
+mod generate;
+mod history;
 mod load;
+mod postfix;
 mod probe;
 mod server;
 mod sink;
+mod smtp_load;
+mod table;
 
-use std::time::{Duration, Instant};
+use std::process::ExitCode;
 
-use load::Load;
-use server::{Server, Usage};
-use sink::Sink;
+use probe::Probes;
+use table::Table;
 
-/// How long each case of accepting is measured, after the warm-up.
-const MEASURE: Duration = Duration::from_secs(6);
-const WARM_UP: Duration = Duration::from_secs(1);
-const CLIENTS: [usize; 3] = [1, 8, 64];
-const TEXT_BYTES: [usize; 2] = [4 * 1024, 100 * 1024];
-/// Clients that send while it delivers.
-const DELIVER_CLIENTS: usize = 8;
-/// Messages that are due at one moment, with nothing else to do than to deliver them.
-const DRAIN_MESSAGES: u64 = 5_000;
-/// How long before that moment they are sent.
-const DRAIN_AHEAD: Duration = Duration::from_secs(20);
-/// How long any part may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// A part of the bench, by name.
+type Part = (&'static str, fn(f64, &Probes, &mut Table));
 
-/// One line of the table.
-struct Line {
-    case: String,
-    rate: f64,
-    cpu_ms: f64,
-    syncs: f64,
-    latency_ms: Option<(f64, f64)>,
-}
+const PARTS: [Part; 6] = [
+    ("accept", |_, probes, table| accept::measure(probes, table)),
+    ("one", |_, _, table| deliver::one_recipient(table)),
+    ("many", |_, _, table| deliver::many_recipients(table)),
+    ("due", |_, probes, table| deliver::due_at_once(probes, table)),
+    ("wait", |_, probes, table| deliver::first_attempt(probes, table)),
+    ("history", history::measure),
+];
 
-fn main() {
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     // `cargo test --benches` asks for a test, which this is not.
-    if std::env::args().any(|arg| arg == "--test") {
-        return;
+    if args.iter().any(|arg| arg == "--test") {
+        return ExitCode::SUCCESS;
     }
-    let before = probe::syncs_per_second();
-    let mut lines = accepting();
-    lines.extend(delivering());
-    print(&lines, (before + probe::syncs_per_second()) / 2.0);
+    let Some((parts, scale)) = asked(&args) else {
+        eprintln!("parts are {}, and scale=N makes large ledgers smaller", PARTS.map(|(name, _)| name).join(", "));
+        return ExitCode::FAILURE;
+    };
+    let (probes, mut table) = (probe::all(), Table::default());
+    for (_, part) in parts {
+        part(scale, &probes, &mut table);
+    }
+    print(&probes, &table);
+    if table.missed().is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// All that is accepted is on hold, so nothing else takes place.
-fn accepting() -> Vec<Line> {
-    let server = Server::start(None);
-    let mut lines = Vec::new();
-    for text_bytes in TEXT_BYTES {
-        for clients in CLIENTS {
-            let load = Load { http: server.http(), clients, text_bytes, due: None, messages_max: u64::MAX };
-            load.run(WARM_UP);
-            let (from, began) = (server.usage(), Instant::now());
-            let sent = load.run(MEASURE);
-            let used = server.usage().since(&from);
-            let case = format!("accept {} KB, {clients} clients", text_bytes / 1024);
-            let latency_ms = Some((sent.percentile_ms(50), sent.percentile_ms(99)));
-            lines.push(line(case, sent.count(), began.elapsed(), &used, latency_ms));
+/// The parts to measure, without any all of them, and the scale.
+fn asked(args: &[String]) -> Option<(Vec<Part>, f64)> {
+    let (mut parts, mut scale) = (Vec::new(), 1.0);
+    for arg in args {
+        match arg.strip_prefix("scale=") {
+            Some(text) => scale = text.parse().ok()?,
+            None => parts.push(*PARTS.iter().find(|(name, _)| name == arg)?),
         }
     }
-    lines
+    Some((if parts.is_empty() { PARTS.to_vec() } else { parts }, scale))
 }
 
-/// To a next hop that takes everything, over 20 recipient domains.
-fn delivering() -> [Line; 2] {
-    let sink = Sink::start();
-    let server = Server::start(Some(sink.addr()));
-    let text_bytes = TEXT_BYTES[0];
-    let mut load =
-        Load { http: server.http(), clients: DELIVER_CLIENTS, text_bytes, due: None, messages_max: u64::MAX };
-    let warm = load.run(WARM_UP).count();
-    sink.wait_for(warm, PATIENCE);
-
-    let (from, began) = (server.usage(), Instant::now());
-    let sent = load.run(MEASURE).count();
-    sink.wait_for(warm + sent, PATIENCE);
-    let (took, used) = (began.elapsed(), server.usage().since(&from));
-    let both = line(format!("accept and deliver 4 KB, {DELIVER_CLIENTS} clients"), sent, took, &used, None);
-
-    let due = server::now() + DRAIN_AHEAD;
-    load = Load { due: Some(due), messages_max: DRAIN_MESSAGES, ..load };
-    let waiting = load.run(DRAIN_AHEAD).count();
-    assert!(server::now() < due, "the messages were not accepted before they were due");
-    let from = server.usage();
-    server::sleep_until(due);
-    let began = Instant::now();
-    sink.wait_for(warm + sent + waiting, PATIENCE);
-    let (took, used) = (began.elapsed(), server.usage().since(&from));
-    [both, line("deliver 4 KB that is due at once".to_owned(), waiting, took, &used, None)]
-}
-
-fn line(case: String, messages: u64, took: Duration, used: &Usage, latency_ms: Option<(f64, f64)>) -> Line {
-    let each = |total: f64| total / messages as f64;
-    let rate = messages as f64 / took.as_secs_f64();
-    Line { case, rate, cpu_ms: each(used.cpu_ms), syncs: each(used.syncs), latency_ms }
-}
-
-fn print(lines: &[Line], syncs_per_second: f64) {
-    println!("append 600 B + fdatasync: {syncs_per_second:.0}/s; `ratio` is messages per such sync\n");
-    println!("| case | ratio | messages/s | CPU ms/message | syncs/message | p50 ms | p99 ms |");
-    println!("|---|---:|---:|---:|---:|---:|---:|");
-    for Line { case, rate, cpu_ms, syncs, latency_ms } in lines {
-        let (p50, p99) = match latency_ms {
-            Some((p50, p99)) => (format!("{p50:.2}"), format!("{p99:.2}")),
-            None => ("–".to_owned(), "–".to_owned()),
-        };
-        let ratio = rate / syncs_per_second;
-        println!("| {case} | {ratio:.3} | {rate:.0} | {cpu_ms:.3} | {syncs:.3} | {p50} | {p99} |");
+fn print(probes: &Probes, table: &Table) {
+    let Probes { sync_ms, batch_ms, batch_share_ms, ed25519_ms, rsa_ms } = probes;
+    println!(
+        "Probes: append 600 B and fdatasync {sync_ms:.3} ms; a bare batch of the engine as large as one message \
+         {batch_ms:.3} ms, its part in a batch of 16 {batch_share_ms:.3} ms; a signature with Ed25519 {ed25519_ms:.3} ms, \
+         with RSA-2048 {rsa_ms:.3} ms.\n"
+    );
+    table.print();
+    for case in table.missed() {
+        println!("\nMissed: {case}");
     }
 }

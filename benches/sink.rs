@@ -10,15 +10,15 @@ const GLANCE: Duration = Duration::from_millis(2);
 
 pub struct Sink {
     addr: SocketAddr,
-    messages: Arc<AtomicU64>,
+    recipients: Arc<AtomicU64>,
 }
 
 impl Sink {
     /// Listens until the process ends.
     pub fn start() -> Sink {
         let socket = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-        let (addr, messages) = (socket.local_addr().expect("an address"), Arc::new(AtomicU64::new(0)));
-        let counter = Arc::clone(&messages);
+        let (addr, recipients) = (socket.local_addr().expect("an address"), Arc::new(AtomicU64::new(0)));
+        let counter = Arc::clone(&recipients);
         std::thread::spawn(move || {
             for stream in socket.incoming().flatten() {
                 let counter = Arc::clone(&counter);
@@ -26,27 +26,33 @@ impl Sink {
                 std::thread::spawn(move || session(stream, &counter).ok());
             }
         });
-        Sink { addr, messages }
+        Sink { addr, recipients }
     }
 
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    pub fn wait_for(&self, messages: u64, patience: Duration) {
+    /// Recipients of all messages that were taken.
+    pub fn count(&self) -> u64 {
+        self.recipients.load(Ordering::Relaxed)
+    }
+
+    /// Waits until this many recipients have been served.
+    pub fn wait_for(&self, recipients: u64, patience: Duration) {
         let end = Instant::now() + patience;
-        while self.messages.load(Ordering::Relaxed) < messages {
-            assert!(Instant::now() < end, "{} of {messages} arrived", self.messages.load(Ordering::Relaxed));
+        while self.count() < recipients {
+            assert!(Instant::now() < end, "{} of {recipients} arrived", self.count());
             std::thread::sleep(GLANCE);
         }
     }
 }
 
-fn session(stream: TcpStream, messages: &AtomicU64) -> std::io::Result<()> {
+fn session(stream: TcpStream, recipients: &AtomicU64) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let (mut replies, mut lines) = (stream.try_clone()?, BufReader::with_capacity(64 * 1024, stream));
     let (mut line, mut waiting) = (Vec::new(), b"220 sink.example ESMTP\r\n".to_vec());
-    let mut in_content = false;
+    let (mut in_content, mut asked) = (false, 0);
     loop {
         // Replies to what came in one piece go out in one piece.
         if lines.buffer().is_empty() {
@@ -60,7 +66,7 @@ fn session(stream: TcpStream, messages: &AtomicU64) -> std::io::Result<()> {
         if in_content {
             if line == b".\r\n" {
                 in_content = false;
-                messages.fetch_add(1, Ordering::Relaxed);
+                recipients.fetch_add(std::mem::take(&mut asked), Ordering::Relaxed);
                 waiting.extend(b"250 2.0.0 taken\r\n");
             }
             continue;
@@ -70,6 +76,10 @@ fn session(stream: TcpStream, messages: &AtomicU64) -> std::io::Result<()> {
             b"DATA" => {
                 in_content = true;
                 b"354 go on\r\n"
+            }
+            b"RCPT" => {
+                asked += 1;
+                b"250 2.1.5 ok\r\n"
             }
             b"QUIT" => b"221 2.0.0 bye\r\n",
             _ => b"250 2.0.0 ok\r\n",

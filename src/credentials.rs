@@ -9,11 +9,11 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use postledger_events::address::Address;
-use postledger_events::id::SecretId;
+use postledger_events::id::{SecretId, SecretRef};
 use postledger_events::time::Timestamp;
 use postledger_projections::accounts::{self, AccountRow};
 use postledger_web::port::{Login, LoginError};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::clock::Clock;
 use crate::ledger::Ledger;
@@ -91,6 +91,7 @@ impl Credentials {
     pub async fn login_admin(&self, password: &str, client: IpAddr) -> Result<(), LoginError> {
         self.check_limit(client)?;
         let hashed = self.admin.as_ref().unwrap_or(&self.decoy).clone();
+        let _permit = self.permit().await?;
         let right = self.matches(hashed, password, client).await? && self.admin.is_some();
         if right {
             lock(&self.limit).succeeded(client);
@@ -123,13 +124,12 @@ impl Credentials {
     ) -> Result<bool, LoginError> {
         let secret = found.and_then(|(account, _)| account.settings.password);
         let memory = self.memory_key(user, password);
-        let now = self.clock.now();
-        // A new password has a new name in the vault, so whatever was remembered of the old one is void.
-        let known = lock(&self.remembered).get(&memory).copied();
-        if let (Some(secret), Some(known)) = (secret, known)
-            && known.password == secret.id
-            && known.until > now
-        {
+        if self.remembers(&memory, secret) {
+            return Ok(true);
+        }
+        let _permit = self.permit().await?;
+        // Many connections may begin at once with the same password: while this one waited, another was checked.
+        if self.remembers(&memory, secret) {
             return Ok(true);
         }
         let hashed = match secret {
@@ -139,20 +139,34 @@ impl Credentials {
         let right = self.matches(hashed.clone().unwrap_or_else(|| self.decoy.clone()), password, client).await?;
         match secret {
             Some(secret) if right && hashed.is_some() => {
-                self.remember(memory, Remembered { password: secret.id, until: now + REMEMBERED });
+                let until = self.clock.now() + REMEMBERED;
+                self.remember(memory, Remembered { password: secret.id, until });
                 Ok(true)
             }
             Some(_) | None => Ok(false),
         }
     }
 
+    fn remembers(&self, memory: &[u8; 32], secret: Option<SecretRef>) -> bool {
+        let known = lock(&self.remembered).get(memory).copied();
+        // A new password has a new name in the vault, so whatever was remembered of the old one is void.
+        known.is_some_and(|known| {
+            secret.is_some_and(|secret| secret.id == known.password) && known.until > self.clock.now()
+        })
+    }
+
+    /// Leave to compute a password's hash.
+    async fn permit(&self) -> Result<SemaphorePermit<'_>, LoginError> {
+        self.checks.acquire().await.map_err(|e| LoginError::Unavailable(e.to_string()))
+    }
+
+    /// Computes a password's hash; the caller has leave.
     async fn matches(&self, hashed: Hashed, password: &str, client: IpAddr) -> Result<bool, LoginError> {
         let Some(prepared) = Prepared::new(password) else { return Ok(false) };
-        let unavailable = |e: &dyn std::fmt::Display| LoginError::Unavailable(e.to_string());
-        let _permit = self.checks.acquire().await.map_err(|e| unavailable(&e))?;
-        // Those that failed while this one waited count as well: guesses in parallel are no way around the limit.
+        // Those that failed while this one waited for leave count as well: guesses in parallel are no way around the limit.
         self.check_limit(client)?;
-        tokio::task::spawn_blocking(move || hashed.matches(&prepared)).await.map_err(|e| unavailable(&e))
+        let matching = tokio::task::spawn_blocking(move || hashed.matches(&prepared)).await;
+        matching.map_err(|e| LoginError::Unavailable(e.to_string()))
     }
 
     fn remember(&self, memory: [u8; 32], what: Remembered) {

@@ -63,6 +63,7 @@ impl Collector for Figures {
             ("postledger_messages_received", "Copies of received messages put into mailboxes", t.received),
             ("postledger_ledger_records", "Records in the log", self.status.position.0),
             ("postledger_ledger_commits", "Batches written since the start, each with one sync", self.status.commits),
+            ("postledger_ledger_operations", "Keys that these batches set or removed", self.status.operations),
         ];
         for (name, help, value) in counters {
             let counter = ConstCounter::new(value);
@@ -75,6 +76,11 @@ impl Collector for Figures {
                 "postledger_ledger_accepting",
                 "1 while the ledger takes commands",
                 u64::from(self.status.stopped.is_none()),
+            ),
+            (
+                "postledger_ledger_commit_microseconds_max",
+                "What the slowest of these batches took",
+                u64::try_from(self.status.commit_max.as_micros()).unwrap_or(u64::MAX),
             ),
             ("postledger_ledger_lagging", "Lists that are being rebuilt", self.status.lagging.len() as u64),
             ("postledger_disk_free_bytes", "Free on the disk of the ledger", self.status.space.free_bytes),

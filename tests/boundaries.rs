@@ -32,6 +32,7 @@ const PARTS: &[Part] = &[
             "postledger_events",
             "mail_auth",
             "mail_parser",
+            "memchr",
             "smtp_proto",
             "aws_lc_rs::digest",
             "aws_lc_rs::encoding",

@@ -10,6 +10,9 @@ use unicode_normalization::UnicodeNormalization;
 pub const LOCALPART_BYTES_MAX: usize = 128;
 /// RFC 5321 §4.5.3.1.2.
 pub const DOMAIN_BYTES_MAX: usize = 255;
+/// RFC 1035 §2.3.4: a label, and what is left of 255 octets for a name as text.
+const LABEL_BYTES_MAX: usize = 63;
+const NAME_BYTES_MAX: usize = 253;
 
 /// The part before the `@`, decoded (without quotes) and in NFC. Holds no control character (RFC 5321 §4.1.2 qtextSMTP,
 /// RFC 6531 §3.3), so it can be written into a command line or header in its quoted form.
@@ -19,7 +22,8 @@ pub struct Localpart(String);
 impl Localpart {
     /// A decoded localpart (no quotes), as a part of a program has it.
     pub fn new(decoded: &str) -> Result<Localpart, Error> {
-        let nfc: String = decoded.nfc().collect();
+        // ASCII is in its normal form already, and most of what records and rows hold is ASCII.
+        let nfc: String = if decoded.is_ascii() { decoded.to_owned() } else { decoded.nfc().collect() };
         if nfc.is_empty() {
             return Err(Error::new("invalid localpart: need at least one char for atom"));
         }
@@ -83,6 +87,9 @@ impl Domain {
         if name.ends_with('.') {
             return Err(Error::new("domain has a trailing dot"));
         }
+        if is_plain(name) {
+            return Ok(Domain(name.to_owned()));
+        }
         let ascii = idna::domain_to_ascii_strict(name)
             .map_err(|_| Error::new(format!("domain {:?} is not a valid (IDNA) domain name", clip(name))))?;
         if ascii.is_empty() || ascii.len() > DOMAIN_BYTES_MAX {
@@ -126,6 +133,17 @@ impl Domain {
     }
 }
 
+/// A name that is its own A-label form: labels of lower-case letters and digits, with hyphens inside, though not where those
+/// of A-labels stand. Nearly all names are, and records and rows are full of them.
+fn is_plain(name: &str) -> bool {
+    let is_label = |label: &[u8]| {
+        let inner = label.iter().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'));
+        let ends = !label.starts_with(b"-") && !label.ends_with(b"-") && label.get(2..4) != Some(b"--");
+        (1..=LABEL_BYTES_MAX).contains(&label.len()) && inner && ends
+    };
+    name.len() <= NAME_BYTES_MAX && name.as_bytes().split(|b| *b == b'.').all(is_label)
+}
+
 impl fmt::Display for Domain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -141,8 +159,7 @@ impl FromStr for Domain {
 
 impl<'de> Deserialize<'de> for Domain {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Domain, D::Error> {
-        let s = std::borrow::Cow::<str>::deserialize(d)?;
-        Domain::parse_or_literal(&s).map_err(serde::de::Error::custom)
+        crate::text::parsed(d)
     }
 }
 
@@ -202,8 +219,7 @@ impl Serialize for Address {
 
 impl<'de> Deserialize<'de> for Address {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Address, D::Error> {
-        let s = std::borrow::Cow::<str>::deserialize(d)?;
-        Address::parse_path(&s).map_err(serde::de::Error::custom)
+        crate::text::parsed(d)
     }
 }
 
@@ -317,6 +333,14 @@ mod tests {
     }
 
     proptest! {
+        /// A plain name is one that the rules of IDNA would leave as it is.
+        #[test]
+        fn plain_names_need_no_idna(name in "[a-z0-9.-]{1,12}|[a-z0-9-]{62,64}|([a-z0-9-]{60}\\.){3,5}") {
+            if is_plain(&name) {
+                prop_assert_eq!(idna::domain_to_ascii_strict(&name).ok(), Some(name));
+            }
+        }
+
         #[test]
         fn what_is_printed_parses_back(local in "\\PC{1,30}", domain in "[a-z][a-z0-9]{0,10}(\\.[a-z]{2,5})?") {
             let Ok(localpart) = Localpart::new(&local) else { return Ok(()) };

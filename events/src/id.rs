@@ -170,8 +170,7 @@ macro_rules! named {
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(d: D) -> Result<$name, D::Error> {
-                let s = std::borrow::Cow::<str>::deserialize(d)?;
-                $name::new(&s).map_err(serde::de::Error::custom)
+                crate::text::parsed(d)
             }
         }
     )*};
@@ -232,14 +231,20 @@ macro_rules! hexadecimal {
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(pub [u8; $bytes]);
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl $name {
+            fn with_text<T>(&self, work: impl FnOnce(&str) -> T) -> T {
                 let mut text = [0u8; $bytes * 2];
                 for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
                     pair[0] = b"0123456789abcdef"[usize::from(byte >> 4)];
                     pair[1] = b"0123456789abcdef"[usize::from(byte & 15)];
                 }
-                f.write_str(std::str::from_utf8(&text).expect("hexadecimal digits are ASCII"))
+                work(std::str::from_utf8(&text).expect("hexadecimal digits are ASCII"))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.with_text(|text| f.write_str(text))
             }
         }
 
@@ -274,14 +279,13 @@ macro_rules! hexadecimal {
 
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-                s.collect_str(self)
+                self.with_text(|text| s.serialize_str(text))
             }
         }
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(d: D) -> Result<$name, D::Error> {
-                let s = std::borrow::Cow::<str>::deserialize(d)?;
-                s.parse().map_err(serde::de::Error::custom)
+                crate::text::parsed(d)
             }
         }
     )*};

@@ -10,6 +10,7 @@ pub mod id;
 pub mod record;
 pub mod refusal;
 pub mod reply;
+mod text;
 pub mod time;
 
 pub use command::{Answer, Command};

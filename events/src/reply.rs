@@ -103,8 +103,7 @@ impl Serialize for EnhancedCode {
 
 impl<'de> Deserialize<'de> for EnhancedCode {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<EnhancedCode, D::Error> {
-        let s = std::borrow::Cow::<str>::deserialize(d)?;
-        s.parse().map_err(serde::de::Error::custom)
+        crate::text::parsed(d)
     }
 }
 

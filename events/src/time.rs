@@ -2,12 +2,16 @@
 //!
 //! A [`Timestamp`] only ever comes in as an argument: this crate has no clock.
 
+mod written;
+
 use std::fmt;
 use std::ops::{Add, Sub};
 use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+const NANOS_PER_SECOND: i64 = 1_000_000_000;
 
 /// Nanoseconds since 1970-01-01T00:00:00Z. Written as RFC 3339 in UTC with nine digits, so that text sorts as time does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,7 +26,7 @@ impl Timestamp {
     }
 
     pub const fn from_secs(secs: i64) -> Timestamp {
-        Timestamp(secs.saturating_mul(1_000_000_000))
+        Timestamp(secs.saturating_mul(NANOS_PER_SECOND))
     }
 
     pub const fn as_nanos(self) -> i64 {
@@ -30,7 +34,7 @@ impl Timestamp {
     }
 
     pub const fn as_secs(self) -> i64 {
-        self.0.div_euclid(1_000_000_000)
+        self.0.div_euclid(NANOS_PER_SECOND)
     }
 
     /// How long `self` is after `earlier`; zero if it is not.
@@ -74,7 +78,7 @@ impl Sub<Duration> for Timestamp {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.9}", self.to_jiff())
+        f.write_str(written::text(&mut written::buffer(), self.0))
     }
 }
 
@@ -82,6 +86,9 @@ impl FromStr for Timestamp {
     type Err = Error;
     /// Any RFC 3339 date-time with an offset.
     fn from_str(s: &str) -> Result<Timestamp, Error> {
+        if let Some(nanos) = written::parse(s) {
+            return Ok(Timestamp(nanos));
+        }
         let t: jiff::Timestamp = s.parse().map_err(|_| Error(s.chars().take(64).collect()))?;
         i64::try_from(t.as_nanosecond()).map(Timestamp).map_err(|_| Error(s.to_owned()))
     }
@@ -89,14 +96,13 @@ impl FromStr for Timestamp {
 
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(self)
+        s.serialize_str(written::text(&mut written::buffer(), self.0))
     }
 }
 
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Timestamp, D::Error> {
-        let s = std::borrow::Cow::<str>::deserialize(d)?;
-        s.parse().map_err(serde::de::Error::custom)
+        crate::text::parsed(d)
     }
 }
 

@@ -1,6 +1,6 @@
-//! Addresses that an account does not send to, and the last endings that decide about the next.
+//! Addresses that an account does not send to, and the last failures that decide about the next.
 //!
-//! Keys: `s` suppression, `k` the last ended deliveries of a recipient, `c` last number.
+//! Keys: `s` suppression, `k` the last failed deliveries of a recipient, `c` last number.
 
 use postledger_events::address::Address;
 use postledger_events::fact::suppression::{AddressSuppressed, Cause};
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::rows::{Error, Key, Order, Rows, RowsMut, Table, end_of, key, parse, read, write};
 
 const TABLE: Table = Table::Suppressions;
-/// Ended deliveries of a recipient that are remembered.
+/// Failed deliveries of a recipient that are remembered.
 pub const STREAK_MAX: usize = 3;
 /// Suppressions of one account that one list answers.
 pub const LIST_MAX: usize = 1_000_000;
@@ -36,22 +36,14 @@ pub struct SuppressedPerson {
     pub reason: String,
 }
 
-/// How a delivery ended, as far as it counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Ending {
-    Delivered,
-    Failed,
-}
-
-/// The last ended deliveries of one recipient, oldest first.
+/// The failed deliveries of one recipient since the last that was delivered, oldest first. Most recipients have none, and no
+/// row.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Streak(pub Vec<(DeliveryId, Ending)>);
+pub struct Streak(pub Vec<DeliveryId>);
 
 impl Streak {
-    /// Failures at its end, with nothing delivered between.
     pub fn failures(&self) -> usize {
-        self.0.iter().rev().take_while(|(_, ending)| *ending == Ending::Failed).count()
+        self.0.len()
     }
 }
 
@@ -97,12 +89,12 @@ pub(crate) fn fold(record: &Record, rows: &mut dyn RowsMut) -> Result<(), Error>
         }
         Event::Delivered(e) => {
             for d in &e.deliveries {
-                ended(rows, &e.account, d.recipient, d.id, Ending::Delivered)?;
+                delivered(rows, &e.account, d.recipient)?;
             }
         }
         Event::DeliveryFailed(e) => {
             for d in e.deliveries.iter().filter(|d| d.problem.code != 0) {
-                ended(rows, &e.account, d.recipient, d.id, Ending::Failed)?;
+                failed(rows, &e.account, d.recipient, d.id)?;
             }
         }
         Event::LedgerBranched(e) => write(rows, TABLE, b"c".to_vec(), &e.numbers.suppression.0),
@@ -156,15 +148,17 @@ fn suppress(record: &Record, e: &AddressSuppressed, rows: &mut dyn RowsMut) {
     write(rows, TABLE, b"c".to_vec(), &e.id.0);
 }
 
-fn ended(
-    rows: &mut dyn RowsMut,
-    account: &AccountName,
-    recipient: RecipientKey,
-    id: DeliveryId,
-    ending: Ending,
-) -> Result<(), Error> {
+fn delivered(rows: &mut dyn RowsMut, account: &AccountName, recipient: RecipientKey) -> Result<(), Error> {
+    let key = streak_key(account, recipient);
+    if rows.get(TABLE, &key)?.is_some() {
+        rows.remove(TABLE, key);
+    }
+    Ok(())
+}
+
+fn failed(rows: &mut dyn RowsMut, account: &AccountName, recipient: RecipientKey, id: DeliveryId) -> Result<(), Error> {
     let mut streak = streak(rows, account, recipient)?;
-    streak.0.push((id, ending));
+    streak.0.push(id);
     if streak.0.len() > STREAK_MAX {
         streak.0.remove(0);
     }

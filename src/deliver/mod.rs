@@ -17,6 +17,7 @@ use postledger_events::id::{AttemptId, DeliveryId, MessageUuid, TransportName};
 use postledger_events::time::Timestamp;
 use postledger_projections::deliveries::Due;
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
@@ -33,6 +34,8 @@ const READY_MIN: usize = 64;
 const GROUPS_MAX: usize = 200;
 /// How long to wait after the ledger could not be read before it is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
+/// The shortest time between two looks for what is due, however many records are written meanwhile.
+const LOOK_PAUSE: Duration = Duration::from_millis(3);
 /// The shortest wait for what is due next.
 const WAIT_MIN: Duration = Duration::from_millis(1);
 /// How mail is delivered.
@@ -92,17 +95,19 @@ struct Reactor {
 impl Reactor {
     async fn run(&mut self, stop: &CancellationToken) {
         let mut log = self.ledger.watch();
+        let mut looks = tokio::time::interval(LOOK_PAUSE);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             if self.ledger.status().stopped.is_some() {
                 // Nothing can be recorded any more, so nothing may leave.
                 stop.cancelled().await;
                 break;
             }
-            self.refill().await;
             self.start();
-            let wait = self.wait();
+            let (wait, hungry) = (self.wait(), self.is_hungry());
             tokio::select! {
                 () = stop.cancelled() => break,
+                _ = looks.tick(), if hungry => self.refill().await,
                 Some(ended) = self.running.join_next_with_id(), if !self.running.is_empty() => self.ended(ended).await,
                 changed = log.changed() => {
                     if changed.is_err() {
@@ -134,10 +139,12 @@ impl Reactor {
         self.next_due.map_or(PAUSE, |at| at.since(now)).clamp(WAIT_MIN, PAUSE)
     }
 
+    /// There may be something due, and there is room for it.
+    fn is_hungry(&self) -> bool {
+        !self.exhausted && self.ready_count() < READY_MIN
+    }
+
     async fn refill(&mut self) {
-        if self.exhausted || self.ready_count() >= READY_MIN {
-            return;
-        }
         let snapshot = self.ledger.snapshot();
         // IMPORTANT: a clock that is behind the log's time must not hide what is due at that time: the bound passes it by.
         let now = self.clock.now().max(snapshot.at());

@@ -98,6 +98,10 @@ struct Shared {
     closing: AtomicBool,
     /// Batches written since the start.
     commits: AtomicU64,
+    /// Keys set or removed by them.
+    operations: AtomicU64,
+    /// What the slowest of them took.
+    commit_max_us: AtomicU64,
     /// Requests that are being read.
     expected: AtomicUsize,
     /// Somebody verifies it.
@@ -301,6 +305,10 @@ pub struct Status {
     pub position: Seq,
     /// Batches written since the start, each with one sync.
     pub commits: u64,
+    /// Keys set or removed by these batches.
+    pub operations: u64,
+    /// What the slowest of these batches took, from its first write to its sync.
+    pub commit_max: Duration,
     /// Tables that are being rebuilt, and how far they are.
     pub lagging: Vec<(&'static str, Seq)>,
     /// The last round over the whole ledger, and the record that the running one is at.
@@ -401,6 +409,8 @@ impl Ledger {
             stopped: shared.stopped(),
             position: snapshot.position(),
             commits: shared.commits.load(Ordering::Relaxed),
+            operations: shared.operations.load(Ordering::Relaxed),
+            commit_max: Duration::from_micros(shared.commit_max_us.load(Ordering::Relaxed)),
             lagging,
             round: shared.round(),
             round_at,

@@ -212,6 +212,8 @@ fn writer(opened: Opened, options: &Options, clock: Clock, pepper: [u8; 32]) -> 
         stopped: OnceLock::new(),
         closing: AtomicBool::new(false),
         commits: AtomicU64::new(0),
+        operations: AtomicU64::new(0),
+        commit_max_us: AtomicU64::new(0),
         expected: AtomicUsize::new(0),
         verifying: AtomicBool::new(false),
         round: ArcSwapOption::from(watermark.mark().round.clone().map(Arc::new)),

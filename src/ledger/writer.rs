@@ -232,14 +232,24 @@ impl Writer {
         }
         self.fill(batch, &mut engine);
         self.shared.space.take(batch.bytes);
-        engine.commit()?;
-        self.shared.commits.fetch_add(1, Ordering::Relaxed);
+        self.write(engine)?;
         self.head = batch.head;
         self.publish();
         batch.files_forgotten.drain(..).for_each(|body| self.shared.bodies.forget_file(body));
         // IMPORTANT: after the sync, so that the watermark is never ahead of the log. The batch is safe; if this fails, its
         // commands are answered, but no more are taken.
         self.note(|_| {});
+        Ok(())
+    }
+
+    /// Writes, syncs and counts.
+    fn write(&self, engine: OwnedWriteBatch) -> Result<(), Error> {
+        let (operations, began) = (engine.len() as u64, self.clock.now());
+        engine.commit()?;
+        let took_us = u64::try_from(self.clock.now().since(began).as_micros()).unwrap_or(u64::MAX);
+        self.shared.commits.fetch_add(1, Ordering::Relaxed);
+        self.shared.operations.fetch_add(operations, Ordering::Relaxed);
+        self.shared.commit_max_us.fetch_max(took_us, Ordering::Relaxed);
         Ok(())
     }
 

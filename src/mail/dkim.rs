@@ -10,6 +10,7 @@ use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use memchr::{memchr, memchr2};
 use postledger_events::address::Domain;
 use postledger_events::time::Timestamp;
 use rustls_pki_types::PrivateKeyDer;
@@ -269,8 +270,10 @@ fn relaxed_field(field: &Raw) -> Vec<u8> {
 fn body_hash(body: &[u8]) -> Digest {
     let mut context = Context::new(&SHA256);
     let mut canonical = Vec::with_capacity(HASHED_BYTES + 1024);
-    let mut empty_lines = 0;
-    for line in body.split_inclusive(|&b| b == b'\n') {
+    let (mut rest, mut empty_lines) = (body, 0);
+    while !rest.is_empty() {
+        let (line, after) = rest.split_at(memchr(b'\n', rest).map_or(rest.len(), |end| end + 1));
+        rest = after;
         if line.iter().all(|b| matches!(b, b' ' | b'\t' | b'\r' | b'\n')) {
             empty_lines += 1;
             continue;
@@ -292,18 +295,18 @@ fn body_hash(body: &[u8]) -> Digest {
 /// Runs of blanks become one space, blanks at the end go.
 fn relaxed_line(line: &[u8], out: &mut Vec<u8>) {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
-    let mut after_blank = false;
-    for &b in line {
-        if b == b' ' || b == b'\t' {
-            after_blank = true;
-            continue;
-        }
-        if std::mem::take(&mut after_blank) {
-            out.push(b' ');
-        }
-        out.push(b);
+    let mut rest = line.strip_suffix(b"\r").unwrap_or(line);
+    // What stands between blanks is copied at once: a line of an attachment has none.
+    while let Some(blank) = memchr2(b' ', b'\t', rest) {
+        out.extend_from_slice(&rest[..blank]);
+        let Some(word) = rest[blank..].iter().position(|b| !matches!(b, b' ' | b'\t')) else {
+            rest = &[];
+            break;
+        };
+        out.push(b' ');
+        rest = &rest[blank + word..];
     }
+    out.extend_from_slice(rest);
     out.extend_from_slice(b"\r\n");
 }
 
