@@ -81,7 +81,7 @@ impl Account {
         drop((snapshot, ledger));
         let scope = Scope { full: true, ..Scope::default() };
         let report = verify(&Options::new(dir), scope, &mut |_, _| {}).expect("it can be verified");
-        account.broken.extend(report.findings);
+        account.broken.extend(report.findings.iter().map(ToString::to_string));
         account
     }
 
