@@ -76,12 +76,17 @@ fn cases() -> Vec<Case> {
     let scale = Scale::of_this_run();
     let ready = scale.calls().map(|call| (call, Beginning::Ready));
     let new = scale.calls().step_by(10).map(|call| (call, Beginning::New));
-    let calls = ready.chain(new).enumerate();
+    let calls = ready.chain(new);
     match scale {
         // Each call in one way, all ways in turn.
-        Scale::Short => calls.map(|(n, (call, ledger))| Case { mode: MODES[n % MODES.len()], call, ledger }).collect(),
+        Scale::Short => MODES
+            .iter()
+            .cycle()
+            .zip(calls)
+            .map(|(mode, (call, ledger))| Case { mode: *mode, call, ledger })
+            .collect(),
         Scale::Full(_) => {
-            calls.flat_map(|(_, (call, ledger))| MODES.iter().map(move |mode| Case { mode, call, ledger })).collect()
+            calls.flat_map(|(call, ledger)| MODES.iter().map(move |mode| Case { mode, call, ledger })).collect()
         }
     }
 }

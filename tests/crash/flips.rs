@@ -180,7 +180,18 @@ impl Damageable {
         harm.inflict(copy_dir);
         let effect = self.examine(copy_dir);
         fs::remove_dir_all(copy_dir).expect("it goes");
-        effect
+        match effect {
+            Effect::Missed(what) => Effect::Missed(format!("{what}; kept in {}", self.keep(harm).display())),
+            Effect::Found | Effect::Harmless => effect,
+        }
+    }
+
+    /// The damaged directory as it was before anybody opened it: what the load made of it comes no second time.
+    fn keep(&self, harm: &Harm) -> PathBuf {
+        let kept = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory").keep().join(self.name);
+        copy(&self.dir, &kept);
+        harm.inflict(&kept);
+        kept
     }
 
     fn examine(&self, dir: &Path) -> Effect {
