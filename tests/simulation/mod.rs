@@ -19,7 +19,7 @@ use world::World;
 /// Steps drawn for one world, before it comes to its end.
 const WORLD_STEPS: usize = 2_000;
 /// The worlds of every run of the tests.
-const FIXED_SEEDS: std::ops::Range<u64> = 0..60;
+const FIXED_SEEDS: std::ops::Range<u64> = 0..40;
 /// How long a failure is shrunk.
 const SHRINKING_MAX: Duration = Duration::from_secs(30);
 const PROGRESS: Duration = Duration::from_secs(10);
