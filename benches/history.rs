@@ -150,12 +150,15 @@ fn accepting(few: &Path, many: &Path, table: &mut Table) {
     table.add(Line { case, ratio: after / before, of: "an empty ledger", asked: Asked::AtLeast(RATE_MIN), figures });
 }
 
+/// The path of the n-th question.
+type PathOf = fn(u64) -> String;
+
 /// What lists and lookups cost, asked over HTTP by the account whose mail it all is.
 fn queries(few: &Path, many: &Path, table: &mut Table) {
     let middles = [few, many].map(|dir| server::open(dir).snapshot().position().0 / 2);
     let servers = [few, many].map(Server::start);
     let mut askers = [servers[0].asker(USER), servers[1].asker(USER)];
-    let queries: [(&str, fn(u64) -> String); 5] = [
+    let queries: [(&str, PathOf); 5] = [
         ("queue list", |_| "/queue?limit=100".to_owned()),
         ("show of a delivery", |n| format!("/queue/{n}")),
         ("timeline of a message", |n| format!("/messages/{n}/timeline")),

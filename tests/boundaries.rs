@@ -44,7 +44,7 @@ const PARTS: &[Part] = &[
     Part {
         path: "ledger",
         modules: &["ledger", "decide", "clock"],
-        crates: &["fjall", "arc_swap", "libc", "rustix", "aws_lc_rs::hmac"],
+        crates: &["fjall", "arc_swap", "rustix", "aws_lc_rs::hmac"],
     },
     Part {
         path: "deliver",

@@ -79,12 +79,9 @@ fn cases() -> Vec<Case> {
     let calls = ready.chain(new);
     match scale {
         // Each call in one way, all ways in turn.
-        Scale::Short => MODES
-            .iter()
-            .cycle()
-            .zip(calls)
-            .map(|(mode, (call, ledger))| Case { mode: *mode, call, ledger })
-            .collect(),
+        Scale::Short => {
+            MODES.iter().cycle().zip(calls).map(|(mode, (call, ledger))| Case { mode, call, ledger }).collect()
+        }
         Scale::Full(_) => {
             calls.flat_map(|(call, ledger)| MODES.iter().map(move |mode| Case { mode, call, ledger })).collect()
         }
