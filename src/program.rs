@@ -11,14 +11,15 @@ use postledger_events::fact::account::{
     DkimAlgorithm, DkimKey, Fold, RetrySchedule, TransportCredentials, TransportSettings,
 };
 use postledger_events::fact::submission::BodyRef;
-use postledger_events::id::{AccountName, Author, RecipientKey, SecretId, SecretRef, Selector, Seq};
+use postledger_events::id::{AccountName, Author, RecipientKey, SecretId, SecretRef, Selector, Seq, Sha256};
 use postledger_events::time::Timestamp;
 use postledger_events::{Answer, Command, Refusal};
 use postledger_projections::rows::{Key, Value};
 use postledger_projections::{Error, Order, Rows, Table, accounts};
 use postledger_web::api::verify::{Line, Wish};
 use postledger_web::port::{
-    ExecuteError, Login, LoginError, NewTransport, Port, SendError, SendRequest, Status, Unavailable, Verified, View,
+    ExecuteError, ExportError, Login, LoginError, NewTransport, Pieces, Port, SendError, SendRequest, Status,
+    Unavailable, Verified, View,
 };
 use tokio::sync::mpsc;
 use zeroize::Zeroizing;
@@ -267,6 +268,7 @@ fn key_of(command: &Command) -> Option<(&AccountName, &IdempotencyKey)> {
         | Command::ConfigureTransport(_)
         | Command::RemoveTransport(_)
         | Command::Expire(_)
+        | Command::LoseContents(_)
         | Command::AcceptClock(_)
         | Command::Branch(_) => None,
     }
@@ -311,6 +313,21 @@ impl View for SnapshotView {
 
     fn body(&self, body: &BodyRef) -> Result<Bytes, std::io::Error> {
         self.ledger.body(body).map_err(std::io::Error::other)
+    }
+
+    fn export(&self, after: Seq, hash: Option<Sha256>) -> Result<Pieces, ExportError> {
+        match self.ledger.export(after, hash) {
+            Ok(export) => Ok(Box::new(export)),
+            Err(ledger::ExportError::CutOff { after, last_common }) => Err(ExportError::CutOff { after, last_common }),
+            Err(e @ (ledger::ExportError::NoFirstRecord | ledger::ExportError::Store(_))) => {
+                Err(ExportError::Failed(e.to_string()))
+            }
+        }
+    }
+
+    fn vault(&self) -> Result<Bytes, String> {
+        let secrets = self.ledger.secrets().map_err(|e| e.to_string())?;
+        Ok(Bytes::from_owner(secrets.to_json()))
     }
 }
 

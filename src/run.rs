@@ -176,7 +176,7 @@ pub fn this_user() -> LocalUser {
 }
 
 /// Who a command line says it is.
-fn command_line_author() -> Author {
+pub fn command_line_author() -> Author {
     Author(format!("unix:{}", this_user().0))
 }
 

@@ -43,7 +43,7 @@ const PARTS: &[Part] = &[
     },
     Part {
         path: "ledger",
-        modules: &["ledger", "decide", "clock"],
+        modules: &["ledger", "decide", "clock", "files"],
         crates: &["fjall", "arc_swap", "rustix", "aws_lc_rs::hmac"],
     },
     Part {

@@ -1,5 +1,6 @@
 //! The promises, each in a file of its own, held against the real program.
 
+mod backup;
 mod boundaries;
 mod checking;
 mod conformance;

@@ -40,6 +40,7 @@ pub enum Command {
     Expire(Expire),
     AcceptClock(AcceptClock),
     Branch(Branch),
+    LoseContents(LoseContents),
 }
 
 /// An Idempotency-Key and the request it came with.
@@ -338,6 +339,20 @@ pub struct Branch {
     pub known: Seq,
     pub reason: String,
     pub by: Author,
+}
+
+/// Contents that messages have, and that cannot be had any more.
+#[derive(Clone, Debug)]
+pub struct LoseContents {
+    pub contents: Vec<LostContent>,
+    pub by: Author,
+}
+
+/// A content, with the mailboxes that it was put into.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LostContent {
+    pub body: BodyRef,
+    pub copies: Vec<(AccountName, MsgId)>,
 }
 
 /// What a command that was accepted answers.

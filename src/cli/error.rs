@@ -24,6 +24,12 @@ pub enum Error {
     NoLedger(ledger::open::Error),
     #[error("{0}")]
     Ledger(#[from] ledger::open::Error),
+    #[error("{0}")]
+    Part(#[from] ledger::import::Error),
+    #[error("{0}")]
+    Restore(#[from] ledger::restore::Error),
+    #[error("{0}")]
+    Repair(#[from] ledger::repair::Error),
     #[error("the server at {} does not answer: {why}", path.display())]
     Socket { path: PathBuf, why: String },
     #[error("the server broke off its answer: {0}")]

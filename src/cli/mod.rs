@@ -2,6 +2,7 @@
 
 mod account;
 mod address;
+mod backup;
 mod client;
 mod dkim;
 mod domain;
@@ -16,6 +17,8 @@ mod password;
 mod query;
 mod queue;
 mod rebuild;
+mod repair;
+mod restore;
 mod show;
 mod start;
 mod status;
@@ -71,6 +74,9 @@ enum Command {
     Quickstart(start::Quickstart),
     Rebuild(rebuild::Rebuild),
     Verify(verify::Verify),
+    Restore(restore::Restore),
+    Import(restore::Import),
+    Repair(repair::Repair),
     #[command(flatten)]
     Ask(Box<Ask>),
 }
@@ -111,6 +117,9 @@ enum Ask {
     /// The records of the log, as JSON Lines
     #[command(subcommand)]
     Events(events::Events),
+    Backup(backup::Backup),
+    BackupVault(backup::BackupVault),
+    Export(backup::Export),
     Show(show::Show),
     Job(job::Job),
     Status(status::Status),
@@ -157,6 +166,9 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Error> {
         Command::Quickstart(quickstart) => quickstart.run(dir),
         Command::Rebuild(rebuild) => rebuild.run(&dir, out),
         Command::Verify(verify) => verify.run(&dir, out),
+        Command::Restore(restore) => restore.run(&dir, out),
+        Command::Import(import) => import.run(&dir, out),
+        Command::Repair(repair) => repair.run(&dir, out),
         Command::Ask(ask) => ask_in(&dir, *ask, out),
     }
 }
@@ -194,6 +206,9 @@ impl Ask {
             Ask::Holdrule(command) => command.run(session).await,
             Ask::Inbox(command) => command.run(session).await,
             Ask::Events(command) => command.run(session).await,
+            Ask::Backup(command) => command.run(session).await,
+            Ask::BackupVault(command) => command.run(session).await,
+            Ask::Export(command) => command.run(session).await,
             Ask::Show(command) => command.run(session).await,
             Ask::Job(command) => command.run(session).await,
             Ask::Status(command) => command.run(session).await,

@@ -64,6 +64,9 @@ Examples:
 Conditions are joined: a delivery must agree with each of them. Times are RFC 3339, or -1h for an hour ago and +30m
 for in half an hour. Numbers are done at once; other conditions become a job, which `postledger job` shows.";
 
+/// Why a delivery is on hold that may have been sent on the other branch.
+const RESTORED: &str = "in doubt: the ledger was restored";
+
 /// Which deliveries are meant.
 #[derive(Debug, Args)]
 pub struct Filter {
@@ -206,7 +209,10 @@ async fn list(session: &mut Session, filter: Filter, state: Option<Standing>, li
         .with("state", state.map(Standing::word));
     let all: Vec<Delivery> = session.client.list(query, limit).await?;
     session.out.list(&all, ["ID", "STATE", "DUE", "TRIED", "ACCOUNT", "TO", "LAST"], |d| {
-        let last = or_dash(d.last_problem.as_ref().map(problem));
+        let last = match d.restored {
+            true => RESTORED.to_owned(),
+            false => or_dash(d.last_problem.as_ref().map(problem)),
+        };
         let (id, due, tried) = (d.id.to_string(), second(d.due), d.attempts.to_string());
         [id, d.state.clone(), due, tried, d.account.to_string(), or_dash(d.recipient.as_ref()), last]
     })
@@ -239,7 +245,7 @@ async fn show(session: &mut Session, id: DeliveryId) -> Result<(), Error> {
 
 fn state(d: &Delivery) -> String {
     if d.restored {
-        return format!("{}, in doubt: the ledger was restored", d.state);
+        return format!("{}, {RESTORED}", d.state);
     }
     match (d.hold_rule, d.failure) {
         (Some(rule), _) => format!("{} by rule {rule}", d.state),

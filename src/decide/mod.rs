@@ -7,6 +7,7 @@ pub mod classify;
 mod domain;
 mod expire;
 mod job;
+mod lose;
 mod mailbox;
 pub mod pseudonym;
 mod queue;
@@ -99,6 +100,7 @@ pub fn decide(command: &Command, rows: &dyn Rows, policy: &Policy, moment: Momen
         Command::RemoveTransport(c) => transport::remove(c, rows),
         Command::Expire(c) => expire::expire(c, rows, moment),
         Command::Branch(c) => branch::branch(c, rows, policy),
+        Command::LoseContents(c) => lose::lose(c, rows, moment),
         Command::AcceptClock(c) => Ok(Decision::done(ClockStepped { from: c.from, to: moment.now, by: c.by.clone() })),
     }
 }

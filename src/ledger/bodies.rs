@@ -1,11 +1,11 @@
 //! Contents of messages: small ones ride in the batch, larger ones are files that are on disk before their message is.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use fjall::Keyspace;
+use fjall::{Keyspace, Readable};
 
 use postledger_events::fact::submission::BodyRef;
 use postledger_events::id::{MessageUuid, Sha256};
@@ -101,10 +101,22 @@ impl Bodies {
 
     pub(super) fn read(&self, body: &BodyRef) -> Result<Bytes, Error> {
         let bytes = if is_inline(body) { self.read_inline(body)? } else { self.read_file(body)? };
-        if bytes.len() as u64 == body.size {
-            Ok(bytes)
-        } else {
-            Err(Error::Size { body: *body, found: bytes.len() as u64 })
+        check_size(body, bytes.len() as u64).map(|()| bytes)
+    }
+
+    /// To read it piece by piece, a small one as it was at a moment.
+    pub(super) fn open_content(&self, body: &BodyRef, engine: &fjall::Snapshot) -> Result<Box<dyn Read + Send>, Error> {
+        if is_inline(body) {
+            let value = engine.get(&self.keyspace, body.body.0.as_bytes()).map_err(store::Error::from)?;
+            let value = value.ok_or(Error::Missing(*body))?;
+            check_size(body, value.len() as u64)?;
+            return Ok(Box::new(io::Cursor::new(value)));
+        }
+        let path = self.path(body.body);
+        match File::open(&path).and_then(|file| Ok((file.metadata()?.len(), file))) {
+            Ok((size, file)) => check_size(body, size).map(|()| Box::new(file) as Box<dyn Read + Send>),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Err(Error::Missing(*body)),
+            Err(e) => Err(at_path(&path)(e).into()),
         }
     }
 
@@ -158,15 +170,29 @@ impl Bodies {
         Ok(files)
     }
 
+    /// Brings the names of all files to disk.
+    pub(super) fn sync_shelves(&self) -> Result<(), store::Error> {
+        list(&self.dir)?.iter().try_for_each(|shelf| sync_dir(shelf))
+    }
+
     /// A directory for every first byte of the hash of the name: the first bytes of the name itself are a time.
-    fn path(&self, name: MessageUuid) -> PathBuf {
+    pub(super) fn path(&self, name: MessageUuid) -> PathBuf {
         let [shelf, ..] = Sha256::of(name.0.as_bytes()).0;
         self.dir.join(format!("{shelf:02x}")).join(name.to_string())
     }
 }
 
+/// Whose content a key of the engine is; `None`: it is not ours.
+pub(super) fn name(key: &[u8]) -> Option<MessageUuid> {
+    <[u8; 16]>::try_from(key).ok().map(|bytes| MessageUuid(uuid::Uuid::from_bytes(bytes)))
+}
+
 pub(super) fn is_inline(body: &BodyRef) -> bool {
     body.size <= BODY_INLINE_BYTES_MAX as u64
+}
+
+fn check_size(body: &BodyRef, found: u64) -> Result<(), Error> {
+    if found == body.size { Ok(()) } else { Err(Error::Size { body: *body, found }) }
 }
 
 pub(super) fn remove_file(path: &Path) {
@@ -178,7 +204,7 @@ pub(super) fn remove_file(path: &Path) {
     }
 }
 
-fn list(dir: &Path) -> Result<Vec<PathBuf>, store::Error> {
+pub(super) fn list(dir: &Path) -> Result<Vec<PathBuf>, store::Error> {
     let entries = fs::read_dir(dir).and_then(|entries| entries.map(|e| e.map(|e| e.path())).collect());
     entries.map_err(at_path(dir))
 }

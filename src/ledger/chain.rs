@@ -33,6 +33,7 @@ pub enum Damage {
 }
 
 /// Follows the chain record by record.
+#[derive(Clone, Copy)]
 pub(super) struct Chain {
     last: Option<Head>,
     next: Seq,

@@ -39,7 +39,7 @@ pub(super) fn set_aside(dir: &Path, engine: &Path) -> Result<Option<u64>, Error>
     Ok(Some(new))
 }
 
-fn list(dir: &Path) -> Result<Vec<PathBuf>, Error> {
+pub(super) fn list(dir: &Path) -> Result<Vec<PathBuf>, Error> {
     let entries = fs::read_dir(dir).and_then(|entries| entries.map(|e| e.map(|e| e.path())).collect());
     entries.map_err(at_path(dir))
 }

@@ -1,14 +1,20 @@
 //! The ledger: the log, its rows, bodies and secrets, one writer, and a handle that hides the engine below.
 
+mod assemble;
 mod bodies;
 mod chain;
+mod export;
+pub mod import;
 mod journals;
 mod lock;
 pub mod open;
 mod overlay;
 pub mod pace;
 mod rebuild;
+pub mod repair;
+pub mod restore;
 mod rounds;
+mod salvage;
 mod scrub;
 mod snapshot;
 mod space;
@@ -36,7 +42,7 @@ use zeroize::Zeroizing;
 
 use postledger_events::fact::account::RetrySchedule;
 use postledger_events::fact::submission::BodyRef;
-use postledger_events::id::{Author, Fingerprint, MessageUuid, SecretId, Seq};
+use postledger_events::id::{Author, Fingerprint, MessageUuid, SecretId, Seq, Sha256};
 use postledger_events::time::Timestamp;
 use postledger_events::{Answer, Command, Refusal};
 use postledger_projections::books::{self, Books};
@@ -47,11 +53,13 @@ use crate::decide::{self, Decision, Moment, Policy};
 
 pub use bodies::{BODY_INLINE_BYTES_MAX, Error as BodyError, Staged};
 pub use chain::Damage;
+pub use export::{Error as ExportError, Export};
 pub use rebuild::Progress;
 pub use rounds::Round;
 pub use snapshot::{Lines, Snapshot};
 pub use space::{FREE_BYTES_MIN, Room, Short};
 pub use store::Error;
+pub use vault::{FileError as SecretsError, Secrets};
 
 use bodies::{Bodies, is_inline};
 use lock::Lock;
@@ -80,6 +88,7 @@ pub struct Ledger {
 
 struct Inner {
     shared: Arc<Shared>,
+    program: Program,
     /// Taken when the ledger goes.
     sender: Option<mpsc::Sender<Message>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -448,25 +457,45 @@ impl Ledger {
         }
         closed.await.unwrap_or(Ok(()))
     }
+
+    /// What the ledger has after a record, all of one moment, as JSON Lines. With a hash, the record must have it. Blocks.
+    pub fn export(&self, after: Seq, hash: Option<Sha256>) -> Result<Export, ExportError> {
+        let shared = self.inner.shared.clone();
+        Export::new(shared, self.snapshot(), self.inner.program, after, hash)
+    }
+
+    /// All secrets, to be kept apart from backups. Blocks.
+    pub fn secrets(&self) -> Result<Secrets, Error> {
+        Secrets::of(&self.snapshot(), &self.inner.shared.store.vault)
+    }
+
+    /// Like [`Ledger::submit`], for a thread that may block.
+    fn submit_blocking(&self, command: Command) -> Result<Committed, SubmitError> {
+        let (answer, answered) = oneshot::channel();
+        let message = Message::Command(Box::new(Request { intent: command.into(), answer }));
+        self.inner.sender().blocking_send(message).map_err(|_| self.inner.shared.gone())?;
+        answered.blocking_recv().unwrap_or_else(|_| Err(self.inner.shared.gone()))
+    }
+
+    /// Like [`Ledger::close`], for a thread that may block.
+    fn close_blocking(&self) -> Result<(), Error> {
+        let (done, closed) = oneshot::channel();
+        if self.inner.sender().blocking_send(Message::Close(done)).is_err() {
+            return Ok(());
+        }
+        closed.blocking_recv().unwrap_or(Ok(()))
+    }
 }
 
 /// Opens the ledger, rebuilds what `options.rebuild` names, and closes it. Blocks.
 pub fn rebuild(options: Options, clock: Clock) -> Result<(), open::Error> {
-    let ledger = Ledger::open(options, clock)?;
-    let (done, closed) = oneshot::channel();
-    if ledger.inner.sender().blocking_send(Message::Close(done)).is_ok() {
-        closed.blocking_recv().unwrap_or(Ok(()))?;
-    }
-    Ok(())
+    Ok(Ledger::open(options, clock)?.close_blocking()?)
 }
 
 /// Notices of ours are outcomes of what was taken in.
 fn is_new_mail(command: &Command) -> bool {
-    match command {
-        Command::Submit(_) => true,
-        Command::Receive(receive) => receive.notice_of.is_none(),
-        _ => false,
-    }
+    let is_received = matches!(command, Command::Receive(receive) if receive.notice_of.is_none());
+    is_received || matches!(command, Command::Submit(_))
 }
 
 impl Inner {

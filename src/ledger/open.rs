@@ -29,7 +29,7 @@ use super::space::Space;
 use super::store::{self, Head, Note, SegmentNote, Store, TableNote, at_path};
 use super::watermark::Watermark;
 use super::writer::Writer;
-use super::{BranchWish, Inner, Ledger, Options, Rebuild, Shared, journals, scrub, vault, verify};
+use super::{BranchWish, Inner, Ledger, Options, Rebuild, Shared, assemble, journals, scrub, vault, verify};
 use crate::clock::Clock;
 use crate::decide::{Moment, Policy};
 
@@ -96,11 +96,12 @@ fn check_names(options: &Options) -> Result<(), Error> {
 /// Takes the lock, sets journals aside and opens the engine.
 pub(super) fn open_store(dir: &Path, create: bool, cache_bytes: u64) -> Result<Opened, Error> {
     let engine = dir.join("ledger");
-    if !create && !engine.exists() {
+    if !create && !engine.exists() && !assemble::is_waiting(dir)? {
         return Err(Error::NoLedger { dir: dir.to_owned() });
     }
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(at_path(dir))?;
     let lock = Arc::new(Lock::take(dir)?);
+    assemble::install(dir)?;
     let mut watermark = open_watermark(dir, &engine)?;
     let aside = set_journals_aside(dir, &engine, &mut watermark)?;
     let refused = |e: store::Error| Error::Engine { why: e.to_string(), aside: aside.clone() };
@@ -144,7 +145,7 @@ fn open_watermark(dir: &Path, engine: &Path) -> Result<Watermark, Error> {
     }
 }
 
-fn open_segments(store: &Store) -> Result<Vec<Segment>, store::Error> {
+pub(super) fn open_segments(store: &Store) -> Result<Vec<Segment>, store::Error> {
     let notes = match store.note::<Vec<SegmentNote>>(Note::Segments)? {
         Some(notes) if !notes.is_empty() => notes,
         Some(_) | None => vec![SegmentNote { number: 1, first: Seq::FIRST }],
@@ -358,7 +359,7 @@ fn remove_orphans(writer: &Writer, options: &Options) -> Result<(), Error> {
 }
 
 fn start(writer: Writer, verified: Head, later: Vec<Target>, options: Options) -> Ledger {
-    let (shared, clock) = (writer.shared.clone(), writer.clock.clone());
+    let (shared, program, clock) = (writer.shared.clone(), writer.program, writer.clock.clone());
     let (sender, inbox) = mpsc::channel(QUEUE_COMMANDS_MAX);
     let keeper = keep_watermark(&writer);
     let mut threads = vec![spawn("ledger-writer", move || writer.run(inbox)), keeper];
@@ -377,7 +378,7 @@ fn start(writer: Writer, verified: Head, later: Vec<Target>, options: Options) -
             }
         }));
     }
-    Ledger { inner: Arc::new(Inner { shared, sender: Some(sender), threads: Mutex::new(threads) }) }
+    Ledger { inner: Arc::new(Inner { shared, program, sender: Some(sender), threads: Mutex::new(threads) }) }
 }
 
 /// Brings the watermark to disk once a second, so that no batch has to wait for that, and looks how much space is left.
@@ -408,16 +409,17 @@ pub enum Error {
     Held { dir: PathBuf, pid: Option<u32> },
     #[error("{}: the log cannot be taken as it is: {damage}. {}", dir.display(), remedy(damage, aside.as_deref()))]
     Damaged { damage: Box<Damage>, dir: PathBuf, aside: Option<PathBuf> },
-    #[error("the storage engine does not open: {why}. {}", evidence(aside.as_deref()))]
+    #[error("the storage engine does not open: {why}. `postledger repair` makes it anew. {}", evidence(aside.as_deref()))]
     Engine { why: String, aside: Option<PathBuf> },
     #[error(
-        "{}: the file `watermark` is missing, so nobody can say whether the log is complete. Put it back from a backup of \
-         the same moment, or, if the log's end is right as it is, run `postledger verify --accept-log-end`",
+        "{}: the file `watermark` is missing, so nobody can say whether the log is complete. Put it back as it was \
+         at this moment, or, if the log's end is right as it is, run `postledger verify --accept-log-end`",
         dir.display()
     )]
     NoWatermark { dir: PathBuf },
     #[error(
-        "the vault's key is missing or is not the one this ledger was made with; put back the directory of the same moment"
+        "the vault's key is missing or is not the one this ledger was made with: put back the directory of one moment, or run \
+         `postledger repair --from BACKUPDIR --vault FILE`"
     )]
     Pepper,
     #[error(
@@ -440,7 +442,8 @@ fn holder(pid: Option<u32>) -> String {
 fn remedy(damage: &Damage, aside: Option<&Path>) -> String {
     let advice = match damage {
         Damage::EndsEarly { .. } => {
-            "Restore a backup, or, if the missing records are given up, run `postledger verify --accept-log-end`"
+            "Run `postledger repair --from BACKUPDIR`, or, if the missing records are given up, \
+             `postledger verify --accept-log-end`"
         }
         Damage::RowsApart { .. } => "Run `postledger rebuild --all`",
         Damage::Newer { .. } => "Start the newer program",
@@ -449,7 +452,7 @@ fn remedy(damage: &Damage, aside: Option<&Path>) -> String {
         | Damage::Misplaced { .. }
         | Damage::Broken { .. }
         | Damage::Changed { .. }
-        | Damage::TimeGoesBack { .. } => "Restore a backup; `postledger verify` lists all that is wrong",
+        | Damage::TimeGoesBack { .. } => "`postledger verify` lists all that is wrong, `postledger repair` mends it",
     };
     format!("{advice}. {}", evidence(aside))
 }

@@ -1,6 +1,7 @@
 //! The ledger with the product's own folds and decisions: what grew, what a kill leaves and what a rebuild makes are the same.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::Path;
 
 use postledger_events::address::{Address, Domain};
@@ -338,4 +339,36 @@ fn a_round_a_day_finds_what_rots_while_the_ledger_runs() {
     drop((table, ledger));
     let ledger = Ledger::open(options(dir.path()), clock).unwrap();
     assert_eq!(ledger.status().round, Some(third), "a restart knows it");
+}
+
+#[test]
+fn what_needs_a_lost_content_comes_to_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let (options, clock) = (options(dir.path()), Clock::system());
+    run(async {
+        let ledger = Ledger::open(options.clone(), clock.clone()).unwrap();
+        for command in set_up() {
+            ledger.submit(command).await.unwrap();
+        }
+        let (waiting, _) = send(&ledger, &clock, 50_000).await;
+        let (trying, _) = send(&ledger, &clock, 50_001).await;
+        let attempt = AttemptId(clock.uuid_v7());
+        let ids = vec![trying.recipients[0].1];
+        let transport = TransportName::new("direct").unwrap();
+        let start = StartAttempt { attempt, message: trying.message, deliveries: ids, transport, started: clock.now() };
+        ledger.submit(Command::StartAttempt(start)).await.unwrap();
+        let contents = [&waiting, &trying].map(|submitted| {
+            let message = deliveries::message(&ledger.snapshot(), submitted.message).unwrap().unwrap();
+            fs::remove_file(ledger.inner.shared.bodies.path(message.message)).unwrap();
+            LostContent { body: message.body, copies: Vec::new() }
+        });
+        let lose = LoseContents { contents: contents.to_vec(), by: Author::program() };
+        ledger.submit(Command::LoseContents(lose)).await.unwrap();
+        for (_, id, _) in waiting.recipients.iter().chain(&trying.recipients) {
+            let row = deliveries::delivery(&ledger.snapshot(), *id).unwrap().unwrap();
+            assert!(matches!(row.state, State::Failed(_)), "{row:?}");
+        }
+        ledger.close().await.unwrap();
+    });
+    verified(&options);
 }

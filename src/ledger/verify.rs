@@ -12,7 +12,7 @@ use sha2::Digest;
 use postledger_events::Record;
 use postledger_events::event::Event;
 use postledger_events::fact::submission::BodyRef;
-use postledger_events::id::{MessageUuid, Seq, Sha256};
+use postledger_events::id::{Seq, Sha256};
 use postledger_projections::Projection;
 use postledger_projections::books::Books;
 
@@ -346,8 +346,8 @@ impl<'a> Verifier<'a> {
                 return Ok(());
             }
             let key = guard.key()?;
-            let body = <[u8; 16]>::try_from(&key[..]).map(|b| MessageUuid(uuid::Uuid::from_bytes(b)));
-            let live = body.map(|body| (self.program.is_body_live)(&self.snapshot, body)).unwrap_or(Ok(false))?;
+            let live =
+                bodies::name(&key).map_or(Ok(false), |body| (self.program.is_body_live)(&self.snapshot, body))?;
             if !live {
                 self.report.find(About::Body, format!("body {key:02x?} is stored, but no message has it"));
             }
@@ -496,7 +496,7 @@ pub(super) fn remove_scratch(dir: &Path) -> Result<(), Error> {
 }
 
 /// The contents that came with an event.
-fn bodies_of(event: &Event) -> impl Iterator<Item = BodyRef> {
+pub(super) fn bodies_of(event: &Event) -> impl Iterator<Item = BodyRef> {
     let (first, second) = match event {
         Event::MessageSubmitted(fact) => (Some(fact.body), fact.sent_copy.as_ref().map(|copy| copy.body)),
         Event::MessageReceived(fact) => (Some(fact.body), None),

@@ -10,7 +10,7 @@ use postledger_events::command::{IdempotencyKey, Submitted};
 use postledger_events::draft::Draft;
 use postledger_events::fact::account::{DkimAlgorithm, TransportTls};
 use postledger_events::fact::submission::BodyRef;
-use postledger_events::id::{AccountName, Author, RecipientKey, Selector, Seq, TransportName};
+use postledger_events::id::{AccountName, Author, RecipientKey, Selector, Seq, Sha256, TransportName};
 use postledger_events::time::Timestamp;
 use postledger_events::{Answer, Command, Refusal};
 use postledger_projections::Rows;
@@ -100,6 +100,26 @@ pub trait View: Rows + Send + Sync + 'static {
 
     /// The stored bytes of a message.
     fn body(&self, body: &BodyRef) -> Result<Bytes, std::io::Error>;
+
+    /// All records after `after` with their contents, as JSON Lines. With a hash, the record `after` must have it. Each
+    /// piece may block on the disk.
+    fn export(&self, after: Seq, hash: Option<Sha256>) -> Result<Pieces, ExportError>;
+
+    /// A copy of the vault, for a file that only its owner may read.
+    fn vault(&self) -> Result<Bytes, String>;
+}
+
+pub type Pieces = Box<dyn Iterator<Item = Bytes> + Send>;
+
+/// Why there is no export.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExportError {
+    /// The record to go on from is not on this branch of the ledger.
+    CutOff {
+        after: Seq,
+        last_common: Seq,
+    },
+    Failed(String),
 }
 
 /// Who logged in.

@@ -15,6 +15,7 @@ mod extract;
 pub mod holdrules;
 pub mod inbox;
 pub mod jobs;
+mod ledger;
 pub mod overview;
 pub mod page;
 pub mod problem;
@@ -78,6 +79,7 @@ fn operator_routes<P: Port>() -> Router<Arc<Site<P>>> {
         .merge(dkim::operator_routes())
         .merge(domains::operator_routes())
         .merge(holdrules::operator_routes())
+        .merge(ledger::operator_routes())
         .merge(overview::operator_routes())
         .merge(transports::operator_routes())
         .merge(verify::operator_routes())

@@ -212,6 +212,17 @@ impl View for Moment {
     fn body(&self, _: &BodyRef) -> Result<Bytes, std::io::Error> {
         Ok(Bytes::from_static(b"raw bytes"))
     }
+
+    fn export(&self, after: Seq, _: Option<Sha256>) -> Result<Pieces, ExportError> {
+        if after > self.position() {
+            return Err(ExportError::CutOff { after, last_common: self.position() });
+        }
+        Ok(Box::new([Bytes::from_static(b"one\n"), Bytes::from_static(b"two\n")].into_iter()))
+    }
+
+    fn vault(&self) -> Result<Bytes, String> {
+        Ok(Bytes::from_static(b"secrets"))
+    }
 }
 
 impl Port for Program {
@@ -434,7 +445,7 @@ async fn what_is_another_accounts_is_refused_or_not_there() {
     check("/messages/00000000-0000-7000-8000-000000000012/timeline", 404).await;
     // This came in for both; the record names b as well.
     check("/messages/00000000-0000-7000-8000-000000000013/timeline", 404).await;
-    for path in ["/domains", "/transports", "/holdrules", "/status"] {
+    for path in ["/domains", "/transports", "/holdrules", "/status", "/ledger/export"] {
         check(path, 403).await;
     }
     assert_eq!(get(As::A, "/inbox/12").await.0, 404);
@@ -504,6 +515,19 @@ async fn an_export_is_the_log_to_the_byte_and_pages_of_events_join() {
         }
     }
     assert_eq!(joined, [1, 3, 5, 7]);
+}
+
+#[tokio::test]
+async fn the_ledger_leaves_whole_and_secrets_only_at_this_machine() {
+    assert_eq!(get(As::Admin, "/ledger/export?after=3").await, (200, "one\ntwo\n".to_owned()));
+    let (status, problem) = get(As::Local, "/ledger/export?after=99").await;
+    let problem: Value = serde_json::from_str(&problem).unwrap();
+    assert_eq!((status, &problem["last_common"]), (409, &json!(Program::new().lines.len())));
+    assert_eq!(get(As::Local, "/ledger/vault").await, (200, "secrets".to_owned()));
+    for by in [As::Admin, As::A, As::Nobody] {
+        let (status, answer) = get(by, "/ledger/vault").await;
+        assert!(matches!(status, 401 | 403) && !answer.contains("\"secrets\""), "{status} {answer}");
+    }
 }
 
 #[tokio::test]

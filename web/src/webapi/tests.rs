@@ -68,6 +68,14 @@ impl View for Moment {
     fn body(&self, _: &BodyRef) -> Result<Bytes, std::io::Error> {
         Ok(Bytes::new())
     }
+
+    fn export(&self, _: Seq, _: Option<Sha256>) -> Result<Pieces, ExportError> {
+        Err(ExportError::Failed("not for the webapi".to_owned()))
+    }
+
+    fn vault(&self) -> Result<Bytes, String> {
+        Err("not for the webapi".to_owned())
+    }
 }
 
 impl Port for Program {

@@ -1,0 +1,367 @@
+//! A ledger comes back from its backup, to any moment; nothing is sent again unasked; and damage is repaired or named.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::server::{Server, new_ip, wait_until};
+use crate::sink::Sink;
+
+/// A server with a backup of its own, whose mail goes to a sink.
+struct Site {
+    home: tempfile::TempDir,
+    server: Server,
+    sink: Sink,
+}
+
+impl Site {
+    fn start() -> Site {
+        let (home, sink) = (tempfile::tempdir().expect("a directory"), Sink::start());
+        let site = Site { server: served(&home.path().join("data"), &home), home, sink };
+        site.direct();
+        site
+    }
+
+    fn direct(&self) {
+        let (host, port) = (self.sink.addr.ip().to_string(), self.sink.addr.port().to_string());
+        self.server.cli(&["transport", "set", "default", "--host", &host, "--port", &port, "--tls", "none"]);
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
+    /// Backs up the log and the vault.
+    fn back_up(&self) -> String {
+        self.server.cli(&["backup-vault", &text(&self.path("vault"))]);
+        self.server.cli(&["backup", &text(&self.path("backup"))])
+    }
+
+    fn restore(&self, to: &str, args: &[&str]) -> std::process::Output {
+        let (backup, vault) = (text(&self.path("backup")), text(&self.path("vault")));
+        let mut command = program(&self.path(to));
+        command.args(["restore", &backup, "--vault", &vault]).args(args);
+        command.output().expect("the program runs")
+    }
+
+    /// Sends one message after the other, and waits until each is where it must go.
+    fn deliver(&self, subjects: &[&str]) {
+        for subject in subjects {
+            let taken = self.sink.count();
+            self.server.send(&message(subject, "friend", 50));
+            wait_until("it has arrived", || self.sink.count() > taken);
+        }
+        wait_until("all is recorded", || self.server.metric("postledger_queue_open") == 0.0);
+    }
+
+    /// A message that goes out beside one that does not.
+    fn deliver_and_leave(&self) {
+        let taken = self.sink.count();
+        self.server.send(&message("small", "friend", 50));
+        wait_until("it has arrived", || self.sink.count() > taken);
+        wait_until("the other was tried", || {
+            !seqs(&self.server.records("AttemptDeferred"), "AttemptDeferred").is_empty()
+        });
+    }
+}
+
+/// Starts a server on a directory.
+fn served(dir: &Path, home: &tempfile::TempDir) -> Server {
+    let mut server = Server::on(dir, &home.path().join("server.log"), new_ip(), &["--retry-scale", "9000"]);
+    server.restart();
+    server
+}
+
+fn program(dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_postledger"));
+    command.arg("--dir").arg(dir);
+    command
+}
+
+fn message(subject: &str, to: &str, bytes: usize) -> Value {
+    json!({ "To": [{ "Address": format!("{to}@example.com") }], "Subject": subject, "Text": "x".repeat(bytes) })
+}
+
+fn text(path: &Path) -> String {
+    path.to_str().expect("a path in ASCII").to_owned()
+}
+
+fn said(output: &std::process::Output) -> String {
+    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
+}
+
+fn check_whole(dir: &Path) {
+    let output = program(dir).args(["verify", "--full"]).output().expect("the program runs");
+    assert!(output.status.success() && said(&output).ends_with("all is well\n"), "{}", said(&output));
+}
+
+fn seqs(records: &[Value], kind: &str) -> Vec<u64> {
+    let of_kind = records.iter().filter(|record| record["kind"] == kind);
+    of_kind.map(|record| record["seq"].as_u64().expect("a number")).collect()
+}
+
+#[test]
+fn restored_to_the_middle_nothing_leaves_before_the_release() {
+    let mut site = Site::start();
+    site.deliver(&["one", "two"]);
+    let first = site.back_up();
+    assert!(first.contains("the backup ends with record"), "{first}");
+    let before = site.server.events().len() as u64;
+    let given_before = site.server.send(&message("three", "friend", 60_000));
+    wait_until("it has arrived", || site.sink.count() == 3);
+    site.deliver(&["four"]);
+    let given_after = site.server.send(&message("five", "friend", 50));
+    wait_until("all is recorded", || site.server.metric("postledger_queue_open") == 0.0);
+    site.back_up();
+    let nothing = site.server.cli(&["backup", &text(&site.path("backup"))]);
+    assert!(nothing.contains("nothing came since") || nothing.contains(" records and "), "{nothing}");
+    let old = site.server.events();
+    // Three is submitted, and its attempt had not begun.
+    let cut = *seqs(&old, "MessageSubmitted").get(2).expect("three");
+    assert!(cut > before);
+    site.server.stop();
+
+    let output = site.restore("again", &["--to", &cut.to_string()]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(said(&output).contains(&format!("up to {cut} of ")), "{}", said(&output));
+    check_whole(&site.path("again"));
+    site.server = served(&site.path("again"), &site.home);
+
+    // What the backup knew was on its way waits; what is new goes out, so the sender works.
+    let open = site.server.items("/queue");
+    assert_eq!(open.len(), 1, "{open:?}");
+    assert_eq!((open[0]["id"].as_u64(), &open[0]["restored"]), (Some(given_before[0]), &json!(true)), "{open:?}");
+    let listed = site.server.cli(&["queue", "list"]);
+    assert!(listed.contains("in doubt: the ledger was restored"), "{listed}");
+    let taken = site.sink.count();
+    let given = site.server.send(&message("six", "friend", 50));
+    wait_until("it has arrived", || site.sink.count() == taken + 1);
+    assert!(given[0] > given_after[0], "a number is never given twice: {given:?} after {given_after:?}");
+    assert_eq!(site.sink.taken().values().copied().max(), Some(1), "nothing went out twice");
+
+    // Numbers of the other branch are told where it goes on.
+    let end = old.last().expect("records")["seq"].as_u64().expect("a number");
+    for path in ["/events?after=", "/events/export?after=", "/ledger/export?after="] {
+        let answer = site.server.try_api("GET", &format!("{path}{end}"), &Value::Null);
+        assert_eq!((answer.status, &answer.json()["last_common"]), (409, &json!(cut)), "{path}: {}", answer.text());
+    }
+    let refused = site.server.command(&["backup", &text(&site.path("backup"))]).output().expect("the program runs");
+    assert!(!refused.status.success() && said(&refused).contains("begin a new backup"), "{}", said(&refused));
+    let branch = site.server.records("LedgerBranched");
+    assert_eq!((branch.len(), &branch[0]["data"]["from_seq"]), (1, &json!(cut)), "{branch:?}");
+    assert_eq!(branch[0]["data"]["next_seq"], branch[0]["seq"], "{branch:?}");
+
+    site.server.cli(&["queue", "release", "--restored", "--account", "mox"]);
+    wait_until("it has arrived again", || site.sink.count() == taken + 2);
+    wait_until("all is recorded", || site.server.metric("postledger_queue_open") == 0.0);
+    site.server.stop();
+    check_whole(&site.path("again"));
+}
+
+#[test]
+fn a_backup_that_was_changed_makes_no_ledger() {
+    let mut site = Site::start();
+    for subject in ["one", "two", "three"] {
+        site.deliver(&[subject]);
+        site.back_up();
+    }
+    site.server.stop();
+    let mode = fs::metadata(site.path("vault")).expect("it is there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let mut parts: Vec<PathBuf> =
+        fs::read_dir(site.path("backup")).expect("parts").map(|part| part.expect("a part").path()).collect();
+    parts.sort();
+    assert_eq!(parts.len(), 3);
+    let check = |what: &str, expected: &str, args: &[&str]| {
+        let output = site.restore("again", args);
+        let text = said(&output);
+        assert!(!output.status.success() && text.contains(expected), "{what}: {text}");
+        assert!(!site.path("again").join("ledger").exists(), "{what}: nothing was made");
+    };
+    let with = |part: &Path, change: &dyn Fn(&mut Vec<u8>), expected: &str| {
+        let whole = fs::read(part).expect("a part");
+        let mut changed = whole.clone();
+        change(&mut changed);
+        fs::write(part, changed).expect("it is changed");
+        check(&text(part), expected, &[]);
+        fs::write(part, whole).expect("it is put back");
+    };
+    with(&parts[2], &|bytes| bytes.truncate(bytes.len() - 10), "it is cut off");
+    with(&parts[1], &|bytes| bytes.truncate(bytes.len() / 2), "it is cut off");
+    let subject = |bytes: &mut Vec<u8>| {
+        let at = bytes.windows(5).position(|w| w == b"\"two\"").expect("the subject");
+        bytes[at + 1] = b'T';
+    };
+    with(&parts[1], &subject, "the chain breaks at record");
+    let hidden = site.path("hidden");
+    fs::rename(&parts[1], &hidden).expect("it is hidden");
+    check("a part is missing", "it goes on from record", &[]);
+    fs::rename(&hidden, &parts[1]).expect("it is back");
+    check("beyond the end", "the backup ends with record", &["--to", "999999"]);
+    check("before the beginning", "no record up to that time", &["--to", "2020-01-01T00:00:00Z"]);
+
+    let other = Server::start(&[]);
+    let vault = site.path("vault");
+    let own = fs::read(&vault).expect("the vault's copy");
+    other.cli(&["backup-vault", &text(&vault)]);
+    check("another's vault", "vault is of", &[]);
+    fs::write(&vault, &own[..own.len() / 2]).expect("half of it");
+    check("half a vault", "no copy of a vault", &[]);
+    fs::write(&vault, own).expect("it is put back");
+
+    let output = site.restore("data", &[]);
+    assert!(said(&output).contains("there is a ledger here already"), "{}", said(&output));
+    assert!(site.restore("again", &[]).status.success(), "whole again, it is taken");
+    check_whole(&site.path("again"));
+}
+
+#[test]
+fn an_export_is_a_whole_ledger() {
+    let mut site = Site::start();
+    site.server.send(&message("large", "stays-temperror", 200_000));
+    site.deliver_and_leave();
+    let vault = text(&site.path("vault"));
+    site.server.cli(&["backup-vault", &vault]);
+    site.server.stop();
+    // Without a server the command opens the directory itself, so that both exports are of one moment.
+    let file = text(&site.path("ledger.jsonl"));
+    site.server.cli(&["export", &file]);
+    let printed = site.server.cli(&["export", "-"]);
+    assert!(printed == fs::read_to_string(&file).expect("the export"), "both ways are one");
+    let old = site.server.cli(&["events", "export"]);
+
+    let output = program(&site.path("new")).args(["import", &file, "--vault", &vault]).output().expect("it runs");
+    assert!(output.status.success(), "{}", said(&output));
+    check_whole(&site.path("new"));
+    let new = program(&site.path("new")).args(["events", "export"]).output().expect("it runs");
+    let new = String::from_utf8(new.stdout).expect("records are UTF-8");
+    let more = new.strip_prefix(&old).expect("the same records, octet by octet");
+    let kinds: Vec<Value> = more.lines().map(|line| serde_json::from_str(line).expect("a record")).collect();
+    assert!(!kinds.is_empty() && kinds[0]["kind"] == "LedgerBranched", "{more}");
+
+    site.server = served(&site.path("new"), &site.home);
+    let open = site.server.items("/queue");
+    assert_eq!(open.len(), 1, "{open:?}");
+    let reply = site.server.webapi("Send", &message("after", "friend", 10));
+    assert_eq!(reply.status, 200, "logins came with the vault: {}", reply.text());
+}
+
+/// Changes every place where a file below a directory has these octets.
+fn damage(dir: &Path, needle: &[u8]) -> usize {
+    let mut places = 0;
+    for entry in fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry").path()) {
+        if entry.is_dir() {
+            places += damage(&entry, needle);
+            continue;
+        }
+        let mut bytes = fs::read(&entry).expect("a file");
+        let found: BTreeSet<usize> =
+            (0..bytes.len().saturating_sub(needle.len())).filter(|at| bytes[*at..].starts_with(needle)).collect();
+        if !found.is_empty() {
+            found.iter().for_each(|at| bytes[*at] ^= 1);
+            fs::write(&entry, bytes).expect("it is written");
+            places += found.len();
+        }
+    }
+    places
+}
+
+#[test]
+fn damage_is_repaired_from_a_backup_or_given_up_by_name() {
+    let mut site = Site::start();
+    site.server.send(&message("large", "stays-temperror", 200_000));
+    for subject in ["before", "in-the-needlestack", "behind"] {
+        let taken = site.sink.count();
+        site.server.send(&message(subject, "friend", 50));
+        wait_until("it has arrived", || site.sink.count() > taken);
+    }
+    site.back_up();
+    site.deliver_and_leave();
+    site.server.stop();
+    let whole = site.server.cli(&["events", "export"]);
+    let backup = text(&site.path("backup"));
+    let repair = |dir: &str, args: &[&str]| {
+        let output = program(&site.path(dir)).arg("repair").args(args).output().expect("the program runs");
+        (output.status.code(), said(&output))
+    };
+    let copy = |name: &str| {
+        let status = Command::new("cp").arg("-a").arg(site.path("data")).arg(site.path(name)).status();
+        assert!(status.is_ok_and(|status| status.success()));
+        site.path(name)
+    };
+    let records = |dir: &Path| {
+        let output = program(dir).args(["events", "export"]).output().expect("the program runs");
+        String::from_utf8(output.stdout).expect("records are UTF-8")
+    };
+
+    // Nothing to repair.
+    let (code, text) = repair("data", &["--accept-loss", "--yes"]);
+    assert!(code == Some(0) && text.contains("nothing was changed"), "{code:?} {text}");
+    assert_eq!(site.server.cli(&["events", "export"]), whole);
+
+    // A content.
+    let dir = copy("content");
+    let shelf = fs::read_dir(dir.join("bodies")).expect("shelves").map(|shelf| shelf.expect("one").path());
+    let file = shelf.flat_map(|shelf| fs::read_dir(shelf).expect("files")).next().expect("a file").expect("one").path();
+    fs::remove_file(&file).expect("it is lost");
+    let (code, text) = repair("content", &["--accept-loss"]);
+    assert!(code == Some(1) && text.contains("1 contents of messages are lost"), "{code:?} {text}");
+    assert_eq!(records(&dir), whole, "nothing was changed");
+    let (code, text) = repair("content", &["--from", &backup]);
+    assert!(code == Some(0) && text.contains("1 contents came from the backup"), "{code:?} {text}");
+    assert!(file.exists() && records(&dir).starts_with(&whole));
+    check_whole(&dir);
+
+    // The same without a backup.
+    let dir = copy("content-lost");
+    fs::remove_file(dir.join(file.strip_prefix(site.path("content")).expect("below"))).expect("it is lost");
+    let (code, text) = repair("content-lost", &["--accept-loss", "--yes"]);
+    assert!(code == Some(0) && text.contains("1 contents of messages are lost"), "{code:?} {text}");
+    assert!(records(&dir).contains("\"kind\":\"Expired\""), "the loss is a fact");
+    check_whole(&dir);
+
+    // Records in the middle of the log.
+    let damaged = |name: &str| {
+        let dir = copy(name);
+        assert!(damage(&dir.join("ledger"), b"in-the-needlestack") > 0);
+        let output = program(&dir).args(["verify", "--full"]).output().expect("the program runs");
+        assert!(!output.status.success(), "{}", said(&output));
+        dir
+    };
+    let dir = damaged("log");
+    let (code, text) = repair("log", &["--from", &backup]);
+    assert!(code == Some(0) && text.contains("came from the backup"), "{code:?} {text}");
+    assert!(records(&dir).starts_with(&whole), "what came since the backup is there as well");
+    assert!(dir.join("damaged-1/ledger").is_dir(), "what was there is kept");
+    check_whole(&dir);
+
+    let dir = damaged("log-lost");
+    let (code, text) = repair("log-lost", &["--accept-loss"]);
+    assert!(code == Some(1) && text.contains("so the log ends with record"), "{code:?} {text}");
+    let (code, text) = repair("log-lost", &["--accept-loss", "--yes"]);
+    assert!(code == Some(0) && text.contains("so the log ends with record"), "{code:?} {text}");
+    check_whole(&dir);
+    let left = records(&dir);
+    let branch = left.lines().find(|line| line.contains("\"kind\":\"LedgerBranched\"")).expect("a branch");
+    let branch: Value = serde_json::from_str(branch).expect("a record");
+    let known = whole.lines().count() as u64;
+    assert!(branch["seq"].as_u64().expect("a number") > known, "no number is given twice: {branch}");
+    assert!(fs::metadata(dir.join("damaged-1/lost.jsonl")).is_ok_and(|file| file.len() > 0), "evidence is kept");
+    // A restored ledger has its records in tables instead of a journal.
+    assert!(site.restore("tables", &[]).status.success());
+    let dir = site.path("tables");
+    let (mut server, taken) = (served(&dir, &site.home), site.sink.count());
+    server.send(&message("on the new branch", "friend", 50));
+    wait_until("it has arrived", || site.sink.count() > taken);
+    server.stop();
+    let whole = records(&dir);
+    assert!(damage(&dir.join("ledger/keyspaces"), b"in-the-needlestack") > 0);
+    let (code, text) = repair("tables", &["--from", &backup]);
+    assert!(code == Some(0) && text.contains("came from the backup"), "{code:?} {text}");
+    assert!(records(&dir).starts_with(&whole), "both branches are there");
+    check_whole(&dir);
+}
