@@ -9,7 +9,16 @@ use super::store::at_path;
 
 /// Held as long as this lives.
 pub(super) struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for Lock {
+    /// A process that is being started may have a copy of the file for a moment, so that closing ours alone would not do.
+    fn drop(&mut self) {
+        if let Err(e) = self.file.unlock() {
+            tracing::warn!("the lock of the ledger is let go with the file only: {e}");
+        }
+    }
 }
 
 impl Lock {
@@ -28,7 +37,7 @@ impl Lock {
             Err(TryLockError::Error(e)) => return Err(at_path(&path)(e).into()),
         }
         write_pid(&mut file).map_err(at_path(&path))?;
-        Ok(Lock { _file: file })
+        Ok(Lock { file })
     }
 }
 
