@@ -1,4 +1,4 @@
-//! Reading what [`super::export`] wrote: line by line, checking all that can be checked, so that whatever comes out of here
+//! Reading what `export` wrote: line by line, checking all that can be checked, so that whatever comes out of here
 //! is as it was in its ledger.
 
 use std::fs::File;
