@@ -139,6 +139,7 @@ impl Generator {
             require_tls: None,
             future_release: due,
             sent_copy: None,
+            origin: None,
         };
         let command = Command::Submit(Box::new(submit));
         let intent = Intent { command, bodies: vec![body], secrets: Vec::new() };

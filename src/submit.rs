@@ -167,6 +167,7 @@ impl Submitter {
             require_tls: request.require_tls,
             future_release: request.future_release,
             sent_copy: sent_copy.map(|s| s.body),
+            origin: None,
         }
     }
 

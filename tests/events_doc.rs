@@ -8,8 +8,21 @@ use postledger_events::event::KINDS;
 const DOCUMENT: &str = "docs/events.md";
 const FACTS: &str = "events/src/fact";
 /// In the order of a first reading.
-const FAMILIES: [&str; 9] =
-    ["ledger", "account", "submission", "attempt", "delivery", "suppression", "mailbox", "job", "expiry"];
+const FAMILIES: [&str; 13] = [
+    "ledger",
+    "account",
+    "submission",
+    "attempt",
+    "delivery",
+    "suppression",
+    "mailbox",
+    "endpoint",
+    "call",
+    "replay",
+    "access",
+    "job",
+    "expiry",
+];
 
 const INTRODUCTION: &str = r#"# Facts
 
@@ -28,19 +41,19 @@ A record of the log is one line of JSON:
 | `kind`, `v` | the kind of fact and the version of its form |
 | `prev` | SHA-256 of the line before, so that nothing can be changed, removed or put in unseen |
 | `data` | what may stay for ever |
-| `personal` | what names or quotes a person, under whom it is about (`message:…`, `recipient:…`, `account:…`); `null` instead once it was forgotten; `{}` for kinds that have none |
+| `personal` | what names or quotes a person, under whom it is about (`message:…`, `recipient:…`, `account:…`, `key:…`); `null` instead once it was forgotten; `{}` for kinds that have none |
 
 Some types that are meant by name:
 
 | type | in JSON |
 |---|---|
-| `Seq`, `DeliveryId` (the QueueMsgID of the webapi), `MsgId`, `SuppressionId`, `HoldRuleId`, `JobId` | a number below 2^53 |
+| `Seq`, `DeliveryId` (the QueueMsgID of the webapi), `MsgId`, `SuppressionId`, `HoldRuleId`, `JobId`, `ReplayId`, `KeyId` | a number below 2^53 |
 | `MessageUuid`, `AttemptId`, `LedgerId`, `SecretId` | a UUID; those of messages and attempts sort by time |
 | `Timestamp` | RFC 3339, UTC, nine digits |
 | `Address`, `Domain` | text; domains in Unicode, lower case |
 | `RecipientKey` | 32 hex digits: a pseudonym of an account's recipient, made with a key that is in the vault |
 | `Fingerprint`, `SecretRef` | which secret, without its value |
-| `Author` | who did it: `unix:USER` at the control socket, `admin`, `account:NAME`, or `postledger` itself |
+| `Author` | who did it: `unix:USER` at the control socket, `admin`, `account:NAME`, `key:NUMBER`, or `postledger` itself |
 | `Reply` | `{"code":250,"lines":["2.0.0 ok"]}`, as the next hop said it |
 | `EnhancedCode` | `"5.1.1"` |
 "#;

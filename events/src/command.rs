@@ -7,7 +7,7 @@ use crate::address::{Address, Domain};
 use crate::fact::account::{AccountSettings, Destination, DkimKey, Fold, RetrySchedule, TransportSettings};
 use crate::fact::attempt::{Session, TlsUsed};
 use crate::fact::job::{HoldMatch, QueueAction, QueueFilter};
-use crate::fact::submission::{BodyRef, Via};
+use crate::fact::submission::{BodyRef, Origin, Via};
 use crate::id::*;
 use crate::reply::{EnhancedCode, Reply};
 use crate::time::Timestamp;
@@ -82,6 +82,8 @@ pub struct Submit {
     pub future_release: Option<Timestamp>,
     /// The copy for the Sent mailbox.
     pub sent_copy: Option<BodyRef>,
+    /// The earlier submission that this one sends again.
+    pub origin: Option<Origin>,
 }
 
 /// Asks for leave to try these deliveries of one message now.

@@ -3,13 +3,17 @@
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
+use crate::fact::access::*;
 use crate::fact::account::*;
 use crate::fact::attempt::*;
+use crate::fact::call::*;
 use crate::fact::delivery::*;
+use crate::fact::endpoint::*;
 use crate::fact::expiry::*;
 use crate::fact::job::*;
 use crate::fact::ledger::*;
 use crate::fact::mailbox::*;
+use crate::fact::replay::*;
 use crate::fact::submission::*;
 use crate::fact::suppression::*;
 use crate::fact::{Fact, Subject};
@@ -117,6 +121,25 @@ events! {
     JobStarted 1,
     JobAdvanced 1,
     JobFinished 1,
+    EndpointConfigured 1,
+    EndpointDisabled 1,
+    EndpointRemoved 1,
+    CallsQueued 1,
+    CallsAttempted 1,
+    CallsCanceled 1,
+    CallsRetried 1,
+    CallsHeld 1,
+    TestCallMade 1,
+    ReplayStarted 1,
+    ReplayAdvanced 1,
+    ReplayStopped 1,
+    ReplayResumed 1,
+    ReplayEnded 1,
+    KeyAdded 1,
+    KeyRevoked 1,
+    KeyUsed 1,
+    CursorSet 1,
+    CursorRemoved 1,
     Expired 1,
 }
 

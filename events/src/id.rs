@@ -82,6 +82,10 @@ numbered! {
     HoldRuleId;
     /// A recorded intent that touches more rows than one command may.
     JobId;
+    /// A part of history that is told to an endpoint again.
+    ReplayId;
+    /// A key of the API.
+    KeyId;
 }
 
 macro_rules! unique {
@@ -126,6 +130,16 @@ pub struct AccountName(String);
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct TransportName(String);
+
+/// The name of an endpoint of an account, under the same rule as [`AccountName`].
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct EndpointName(String);
+
+/// The name of a group of consumers, under the same rule as [`AccountName`].
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct CursorName(String);
 
 /// A mailbox of an account: 1 to 128 characters, no control characters.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -179,6 +193,8 @@ macro_rules! named {
 named! {
     AccountName "an account name (1 to 64 of a-z 0-9 . _ -)" is_plain_name;
     TransportName "a transport name (1 to 64 of a-z 0-9 . _ -)" is_plain_name;
+    EndpointName "an endpoint name (1 to 64 of a-z 0-9 . _ -)" is_plain_name;
+    CursorName "a cursor name (1 to 64 of a-z 0-9 . _ -)" is_plain_name;
     MailboxName "a mailbox name (1 to 128 characters)"
         |s| (1..=128).contains(&s.chars().count()) && !s.chars().any(char::is_control);
     FromId "a fromid (1 to 64 of A-Z a-z 0-9 _ -)"
@@ -318,7 +334,7 @@ pub struct SecretRef {
 }
 
 /// Who changed something: the user of the control socket (`unix:root`), the administrator (`admin`), an account's login
-/// (`account:mox`), or the program itself (`postledger`).
+/// (`account:mox`), a key (`key:7`), or the program itself (`postledger`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Author(pub String);

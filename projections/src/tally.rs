@@ -98,7 +98,26 @@ fn count(event: &Event, t: &mut Tally) {
         | Event::HoldRuleRemoved(_)
         | Event::JobStarted(_)
         | Event::JobAdvanced(_)
-        | Event::JobFinished(_) => {}
+        | Event::JobFinished(_)
+        | Event::EndpointConfigured(_)
+        | Event::EndpointDisabled(_)
+        | Event::EndpointRemoved(_)
+        | Event::CallsQueued(_)
+        | Event::CallsAttempted(_)
+        | Event::CallsCanceled(_)
+        | Event::CallsRetried(_)
+        | Event::CallsHeld(_)
+        | Event::TestCallMade(_)
+        | Event::ReplayStarted(_)
+        | Event::ReplayAdvanced(_)
+        | Event::ReplayStopped(_)
+        | Event::ReplayResumed(_)
+        | Event::ReplayEnded(_)
+        | Event::KeyAdded(_)
+        | Event::KeyRevoked(_)
+        | Event::KeyUsed(_)
+        | Event::CursorSet(_)
+        | Event::CursorRemoved(_) => {}
     }
 }
 

@@ -30,6 +30,7 @@ pub(crate) fn fold(record: &Record, rows: &mut dyn RowsMut) -> Result<(), Error>
         Event::WishNoted(e) => add(rows, e.message, record),
         Event::MessageReceived(e) => add(rows, e.body.body, record),
         Event::MessageDeleted(e) => add(rows, e.body.body, record),
+        Event::CallsQueued(e) => add(rows, e.message, record),
         Event::Expired(e) => {
             let deliveries = e.deliveries.iter().map(|d| d.message);
             for message in deliveries.chain(e.bodies.iter().map(|b| b.message)) {
@@ -53,7 +54,25 @@ pub(crate) fn fold(record: &Record, rows: &mut dyn RowsMut) -> Result<(), Error>
         | Event::HoldRuleRemoved(_)
         | Event::JobStarted(_)
         | Event::JobAdvanced(_)
-        | Event::JobFinished(_) => {}
+        | Event::JobFinished(_)
+        | Event::EndpointConfigured(_)
+        | Event::EndpointDisabled(_)
+        | Event::EndpointRemoved(_)
+        | Event::CallsAttempted(_)
+        | Event::CallsCanceled(_)
+        | Event::CallsRetried(_)
+        | Event::CallsHeld(_)
+        | Event::TestCallMade(_)
+        | Event::ReplayStarted(_)
+        | Event::ReplayAdvanced(_)
+        | Event::ReplayStopped(_)
+        | Event::ReplayResumed(_)
+        | Event::ReplayEnded(_)
+        | Event::KeyAdded(_)
+        | Event::KeyRevoked(_)
+        | Event::KeyUsed(_)
+        | Event::CursorSet(_)
+        | Event::CursorRemoved(_) => {}
     }
     Ok(())
 }

@@ -88,16 +88,37 @@ impl Story {
             | Event::HoldRuleRemoved(_)
             | Event::JobStarted(_)
             | Event::JobAdvanced(_)
-            | Event::JobFinished(_) => vec![event.kind().to_owned()],
+            | Event::JobFinished(_)
+            | Event::EndpointConfigured(_)
+            | Event::EndpointDisabled(_)
+            | Event::EndpointRemoved(_)
+            | Event::CallsQueued(_)
+            | Event::CallsAttempted(_)
+            | Event::CallsCanceled(_)
+            | Event::CallsRetried(_)
+            | Event::CallsHeld(_)
+            | Event::TestCallMade(_)
+            | Event::ReplayStarted(_)
+            | Event::ReplayAdvanced(_)
+            | Event::ReplayStopped(_)
+            | Event::ReplayResumed(_)
+            | Event::ReplayEnded(_)
+            | Event::KeyAdded(_)
+            | Event::KeyRevoked(_)
+            | Event::KeyUsed(_)
+            | Event::CursorSet(_)
+            | Event::CursorRemoved(_) => vec![event.kind().to_owned()],
         }
     }
 
     fn submitted(&mut self, e: &MessageSubmitted) -> Vec<String> {
         let via = match e.via {
-            Via::Webapi => "the webapi",
+            Via::Webapi => "over the webapi",
+            Via::Redelivery => "again",
         };
-        let mut lines = vec![format!("submitted by account {} over {via}, {} octets", e.account, e.body.size)];
+        let mut lines = vec![format!("submitted by account {} {via}, {} octets", e.account, e.body.size)];
         lines.push(format!("message {}", e.message));
+        lines.extend(e.origin.iter().map(|origin| format!("sends message {} again", origin.message)));
         match &e.personal {
             None => lines.push(format!("from, subject and recipients: {FORGOTTEN}")),
             Some(p) => {

@@ -221,6 +221,7 @@ fn accepted(
         keep_contents: account.settings.keep_contents,
         deliveries,
         sent_copy,
+        origin: c.origin.clone(),
         idempotency: c.idempotency.as_ref().map(|i| -> Idempotency { idempotency(&c.account, i, moment.now) }),
         trace: c.trace.clone(),
         code_version: c.code_version.to_owned(),

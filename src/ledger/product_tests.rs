@@ -78,6 +78,7 @@ async fn send(ledger: &Ledger, clock: &Clock, size: usize) -> (Submitted, BodyRe
         require_tls: None,
         future_release: None,
         sent_copy: Some(copy.body),
+        origin: None,
     };
     let stored = copy.body;
     let command = Command::Submit(Box::new(submit));

@@ -237,6 +237,7 @@ impl World {
             require_tls: None,
             future_release: s.release_s.map(|s| self.now + Duration::from_secs(s.into())),
             sent_copy,
+            origin: None,
         };
         let before = self.records.len();
         let answer = self.apply(Command::Submit(Box::new(command)));

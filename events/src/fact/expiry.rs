@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::call::CallRef;
 use super::fact;
-use crate::id::{AccountName, DeliveryId, FromId, MessageUuid, Seq, Sha256};
+use crate::id::{AccountName, DeliveryId, EndpointName, FromId, MessageUuid, Seq, Sha256};
 use crate::time::Timestamp;
 
 /// A finished delivery that is no longer listed.
@@ -33,6 +34,15 @@ pub struct ExpiredKey {
     pub until: Timestamp,
 }
 
+/// Ended calls of one endpoint that are no longer listed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExpiredCalls {
+    pub account: AccountName,
+    pub endpoint: EndpointName,
+    /// Each with the end of its keep period.
+    pub calls: Vec<(CallRef, Timestamp)>,
+}
+
 /// The keep periods of these are over.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Expired {
@@ -45,5 +55,8 @@ pub struct Expired {
     /// Records whose sender is not told: the mailbox is full, or the account or the content is gone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<Seq>,
+    /// Ended calls that are no longer listed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub calls: Vec<ExpiredCalls>,
 }
 fact!(Expired);

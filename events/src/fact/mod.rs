@@ -1,19 +1,23 @@
 //! The families of facts. Every fact has a part that may stay for ever and a personal part that may be forgotten.
 
+pub mod access;
 pub mod account;
 pub mod attempt;
+pub mod call;
 pub mod delivery;
+pub mod endpoint;
 pub mod expiry;
 pub mod job;
 pub mod ledger;
 pub mod mailbox;
+pub mod replay;
 pub mod submission;
 pub mod suppression;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::id::{AccountName, MessageUuid, RecipientKey};
+use crate::id::{AccountName, KeyId, MessageUuid, RecipientKey};
 
 /// Whom a personal part is about, and so what its forgetting is tied to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +28,8 @@ pub enum Subject {
     Recipient(RecipientKey),
     /// The person an account belongs to.
     Account(AccountName),
+    /// The program that uses a key.
+    Key(KeyId),
 }
 
 impl std::fmt::Display for Subject {
@@ -32,6 +38,7 @@ impl std::fmt::Display for Subject {
             Subject::Message(m) => write!(f, "message:{m}"),
             Subject::Recipient(r) => write!(f, "recipient:{r}"),
             Subject::Account(a) => write!(f, "account:{a}"),
+            Subject::Key(k) => write!(f, "key:{k}"),
         }
     }
 }

@@ -15,6 +15,16 @@ use crate::time::Timestamp;
 #[serde(rename_all = "lowercase")]
 pub enum Via {
     Webapi,
+    /// An earlier submission was sent again.
+    Redelivery,
+}
+
+/// What a submission sends again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    pub message: MessageUuid,
+    /// In the order of the deliveries, the ones that they repeat.
+    pub deliveries: Vec<DeliveryId>,
 }
 
 /// The stored bytes of a message.
@@ -82,6 +92,9 @@ pub struct MessageSubmitted {
     pub keep_contents: bool,
     pub deliveries: Vec<SubmittedDelivery>,
     pub sent_copy: Option<SentCopy>,
+    /// The earlier submission that this one sends again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
     pub idempotency: Option<Idempotency>,
     /// The trace id of the request (W3C traceparent).
     pub trace: Option<String>,

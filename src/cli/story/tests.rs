@@ -48,6 +48,7 @@ fn submitted() -> MessageSubmitted {
             hold: None,
         }],
         sent_copy: None,
+        origin: None,
         idempotency: None,
         trace: None,
         code_version: "0".to_owned(),

@@ -72,11 +72,35 @@ impl<'a> About<'a> {
                     About { accounts: filter.account.iter().collect(), deliveries: filter.ids.clone(), ..about }
                 }
             },
+            Event::EndpointConfigured(e) => about.account(&e.account),
+            Event::EndpointDisabled(e) => about.account(&e.account),
+            Event::EndpointRemoved(e) => about.account(&e.account),
+            Event::CallsAttempted(e) => about.account(&e.account),
+            Event::CallsCanceled(e) => about.account(&e.account),
+            Event::CallsRetried(e) => about.account(&e.account),
+            Event::CallsHeld(e) => about.account(&e.account),
+            Event::TestCallMade(e) => about.account(&e.account),
+            Event::ReplayStarted(e) => about.account(&e.account),
+            Event::ReplayAdvanced(e) => about.account(&e.account),
+            Event::ReplayStopped(e) => about.account(&e.account),
+            Event::ReplayResumed(e) => about.account(&e.account),
+            Event::ReplayEnded(e) => about.account(&e.account),
+            Event::CallsQueued(e) => about.message(&e.account, e.message, e.deliveries()),
+            Event::KeyAdded(e) => About { accounts: e.account.iter().collect(), ..about },
+            Event::KeyRevoked(e) => About { accounts: e.account.iter().collect(), ..about },
+            Event::KeyUsed(e) => About { accounts: e.account.iter().collect(), ..about },
+            Event::CursorSet(e) => About { accounts: e.account.iter().collect(), ..about },
+            Event::CursorRemoved(e) => About { accounts: e.account.iter().collect(), ..about },
             Event::Expired(e) => {
                 let own: Vec<MessageUuid> = e.deliveries.iter().map(|d| d.message).collect();
                 let bodies: Vec<MessageUuid> = e.bodies.iter().map(|b| b.message).collect();
                 About {
-                    accounts: e.deliveries.iter().map(|d| &d.account).collect(),
+                    accounts: e
+                        .deliveries
+                        .iter()
+                        .map(|d| &d.account)
+                        .chain(e.calls.iter().map(|c| &c.account))
+                        .collect(),
                     deliveries: e.deliveries.iter().map(|d| d.id).collect(),
                     others: !e.idempotency_keys.is_empty()
                         || !e.notices.is_empty()

@@ -87,6 +87,7 @@ fn submitted(account: &str, n: u64) -> Event {
             hold: None,
         }],
         sent_copy: None,
+        origin: None,
         idempotency: None,
         trace: None,
         code_version: "0".to_owned(),
