@@ -83,7 +83,7 @@ fn document(families: &[Family]) -> String {
         write!(out, "\n## {}\n", family.doc).expect("a String takes all");
         let personal: Vec<&str> = family.items.iter().filter_map(|item| item.personal.as_deref()).collect();
         for item in family.items.iter().filter(|item| item.version().is_some()) {
-            item.describe_kind(family, &mut out);
+            item.describe_kind(families, &mut out);
         }
         let is_part = |item: &&Item| item.version().is_none() && !personal.contains(&item.name.as_str());
         for item in family.items.iter().filter(is_part) {
@@ -189,12 +189,13 @@ impl Item {
         KINDS.iter().find(|(kind, _)| *kind == self.name).map(|(_, version)| *version)
     }
 
-    fn describe_kind(&self, family: &Family, out: &mut String) {
+    fn describe_kind(&self, families: &[Family], out: &mut String) {
         let version = self.version().expect("it is a kind");
         write!(out, "\n### {} (v{version})\n\n{}\n", self.name, self.doc).expect("a String takes all");
         self.table(out);
         let Some(personal) = &self.personal else { return };
-        let part = family.items.iter().find(|item| item.name == *personal).expect("a personal part of this family");
+        let mut items = families.iter().flat_map(|family| &family.items);
+        let part = items.find(|item| item.name == *personal).expect("a personal part of one of the families");
         write!(out, "\nPersonal, about the {}: {}\n", self.subject, part.doc).expect("a String takes all");
         part.table(out);
     }

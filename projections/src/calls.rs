@@ -331,14 +331,19 @@ pub struct Due {
 impl Due {
     pub const FIRST: Due = Due { at: Timestamp::EPOCH, call: FIRST };
 
-    /// The place right behind this one.
+    /// Where a reader goes on for whom this is the first entry. Others come in at the time of their record or later, but of that
+    /// time they may stand anywhere: a call that was held back by another has a lower name than one that is new.
+    pub fn bound(self) -> Due {
+        Due { at: self.at, call: FIRST }
+    }
+
+    /// The place right behind this one, for a walk in parts.
     pub fn after(self) -> Due {
         Due { at: self.at, call: after(self.call) }
     }
 }
 
 /// The first waiting calls of the lanes of an endpoint in the order of their due times: from `from` on, due at `until` or before.
-/// New entries come in at the time of their record or later.
 pub fn due(
     rows: &(impl Rows + ?Sized),
     account: &AccountName,

@@ -228,3 +228,191 @@ fn is_meant(filter: &CallFilter, row: &CallRow) -> bool {
         && filter.queued_before.is_none_or(|t| row.queued < t)
         && filter.queued_after.is_none_or(|t| row.queued > t)
 }
+
+#[cfg(test)]
+mod tests {
+    use postledger_events::fact::call::{CallTexts, EndpointCalls, QueuedCall};
+    use postledger_events::fact::call::{CallAbout, CallsQueued};
+    use postledger_events::fact::endpoint::{Direction, EndpointConfigured, EndpointSettings, OutgoingEvent};
+    use postledger_events::id::{DeliveryId, MessageUuid, Seq, Sha256};
+    use postledger_events::Record;
+    use postledger_projections::{Memory, fold};
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
+
+    fn names() -> (AccountName, EndpointName) {
+        (AccountName::new("mox").unwrap(), EndpointName::new("shop").unwrap())
+    }
+
+    struct Ledger {
+        rows: Memory,
+        seq: u64,
+        now: Timestamp,
+    }
+
+    impl Ledger {
+        /// With an endpoint that has two calls about one delivery, and one about another.
+        fn new(waits_s: &[u32]) -> Ledger {
+            let mut ledger = Ledger { rows: Memory::default(), seq: 0, now: NOW };
+            let (account, endpoint) = names();
+            let mut settings = EndpointSettings::new(Direction::Outgoing, "https://example.org/".to_owned());
+            settings.retry = RetrySchedule { waits_s: waits_s.to_vec() };
+            let by = Author::program();
+            let configured = EndpointConfigured { account, endpoint: endpoint.clone(), settings, by };
+            ledger.append(configured.into());
+            for (fact, delivery) in [(Seq(10), 1), (Seq(11), 1), (Seq(12), 2)] {
+                let about = CallAbout::Delivery(DeliveryId(delivery), OutgoingEvent::Delayed);
+                let calls = vec![QueuedCall { place: 0, about }];
+                let endpoints = vec![EndpointCalls { endpoint: endpoint.clone(), version: 1, keep_s: 60, calls }];
+                let message = MessageUuid(Default::default());
+                ledger.append(CallsQueued { account: names().0, message, fact, endpoints }.into());
+            }
+            ledger
+        }
+
+        fn append(&mut self, event: Event) {
+            self.seq += 1;
+            let record = Record { seq: Seq(self.seq), at: self.now, prev: Sha256::ZERO, event };
+            fold(&record, &mut self.rows).unwrap();
+        }
+
+        fn finish(&mut self, fact: u64, reply: CallReply) -> Result<Vec<Event>, Refusal> {
+            let (account, endpoint) = names();
+            let finished = FinishedCall {
+                call: call_of(fact),
+                started: self.now,
+                took_us: 1_000_000,
+                remote_addr: None,
+                reply,
+                response: None,
+                error: None,
+                jitter_permille: 0,
+            };
+            let command = FinishCalls { account, endpoint, results: vec![finished], texts: CallTexts::default() };
+            let moment = Moment { now: self.now, next: Seq(self.seq + 1) };
+            let events = finish(&command, &self.rows, &policy(), moment)?.events;
+            events.iter().for_each(|event| self.append(event.clone()));
+            Ok(events)
+        }
+
+        fn due(&self) -> Vec<(u64, u64)> {
+            let (account, endpoint) = names();
+            let found = calls::due(&self.rows, &account, &endpoint, calls::Due::FIRST, Timestamp::MAX, 9).unwrap();
+            found.iter().map(|due| (due.call.fact.0, due.at.since(NOW).as_secs())).collect()
+        }
+    }
+
+    fn call_of(fact: u64) -> CallRef {
+        CallRef { fact: Seq(fact), place: 0 }
+    }
+
+    fn policy() -> Policy {
+        Policy {
+            pepper: [7; 32],
+            ledger_number: 0,
+            retry: RetrySchedule::contract(),
+            retry_scale: 1,
+            reply_rules: std::sync::Arc::new(super::super::classify::Rules::shipped()),
+        }
+    }
+
+    fn status(status: u16) -> CallReply {
+        CallReply::Answered { status, retry_after_s: None }
+    }
+
+    fn outcome(events: &[Event]) -> CallOutcome {
+        let Some(Event::CallsAttempted(e)) = events.first() else { panic!("{events:?}") };
+        e.results[0].outcome
+    }
+
+    #[test]
+    fn what_an_answer_means() {
+        let check = |reply: CallReply, expect: CallOutcome| {
+            let events = Ledger::new(&[60]).finish(10, reply).unwrap();
+            assert_eq!(outcome(&events), expect, "{reply:?}");
+        };
+        let later = |s: u64| CallOutcome::Deferred(NOW + Duration::from_secs(s));
+        let ask = |s: u32| CallReply::Answered { status: 503, retry_after_s: Some(s) };
+        check(status(200), CallOutcome::Delivered);
+        check(status(299), CallOutcome::Delivered);
+        check(status(302), later(60));
+        check(status(404), later(60));
+        check(status(410), CallOutcome::Failed(CallFailure::Gone));
+        check(CallReply::Unanswered, later(60));
+        check(CallReply::Forgotten, CallOutcome::Failed(CallFailure::Forgotten));
+        check(ask(10), later(60));
+        check(ask(99), later(100));
+        check(ask(u32::MAX), later(24 * 3600 + 1));
+    }
+
+    #[test]
+    fn calls_about_one_delivery_follow_each_other() {
+        let mut ledger = Ledger::new(&[60, 120]);
+        assert_eq!(ledger.due(), [(10, 0), (12, 0)]);
+        ledger.finish(10, status(500)).unwrap();
+        assert_eq!(ledger.due(), [(12, 0), (10, 60)], "it holds back only what is about the same");
+        ledger.now = NOW + Duration::from_secs(60);
+        ledger.finish(10, status(500)).unwrap();
+        ledger.now = NOW + Duration::from_secs(180);
+        let events = ledger.finish(10, status(500)).unwrap();
+        assert_eq!(outcome(&events), CallOutcome::Failed(CallFailure::Exhausted));
+        assert_eq!(ledger.due(), [(12, 0), (11, 180)]);
+        let again = ledger.finish(10, status(200)).unwrap_err();
+        assert_eq!(again.to_string(), "there is no call 10/0 that is open");
+    }
+
+    #[test]
+    fn a_failing_endpoint_is_probed_and_at_last_disabled() {
+        let mut ledger = Ledger::new(&[60; 20]);
+        let mut disabled = None;
+        for minute in 0..=(5 * 24 * 60) {
+            ledger.now = NOW + Duration::from_secs(60 * minute);
+            let (account, endpoint) = names();
+            let state = calls::state(&ledger.rows, &account, &endpoint).unwrap();
+            assert_eq!(state.failing.is_some(), minute > 10, "after {minute} minutes");
+            let events = ledger.finish(10, CallReply::Unanswered).unwrap();
+            if let Some(Event::EndpointDisabled(e)) = events.get(1) {
+                disabled = Some((minute, e.why));
+                break;
+            }
+        }
+        assert_eq!(disabled, Some((5 * 24 * 60, Disabling::FailingSince(NOW))));
+        let (account, endpoint) = names();
+        let row = calls::call(&ledger.rows, &account, &endpoint, call_of(10)).unwrap().unwrap();
+        assert_eq!((row.attempts, row.state), (11, CallState::Waiting), "probes use up no attempts");
+        ledger.finish(10, status(200)).unwrap();
+        let state = calls::state(&ledger.rows, &account, &endpoint).unwrap();
+        assert_eq!((state.failing, state.failures), (None, 0));
+    }
+
+    #[test]
+    fn people_retry_and_cancel() {
+        let check = |action: CallAction, calls: &[u64], affected: u64, due: &[(u64, u64)]| {
+            let mut ledger = Ledger::new(&[60]);
+            ledger.finish(10, status(500)).unwrap();
+            ledger.finish(12, status(410)).unwrap();
+            let (account, endpoint) = names();
+            let filter = CallFilter {
+                account: Some(account),
+                endpoint: Some(endpoint),
+                calls: calls.iter().map(|fact| call_of(*fact)).collect(),
+                ..CallFilter::default()
+            };
+            let command = CallsCommand { filter, action, by: Author::program() };
+            let moment = Moment { now: ledger.now, next: Seq(ledger.seq + 1) };
+            let decision = change(&command, &ledger.rows, &policy(), moment).unwrap();
+            assert_eq!(decision.answer, Answer::Affected(affected), "{action:?} {calls:?}");
+            decision.events.into_iter().for_each(|event| ledger.append(event));
+            assert_eq!(ledger.due(), due, "{action:?} {calls:?}");
+        };
+        check(CallAction::Retry, &[10], 1, &[(10, 0)]);
+        check(CallAction::Retry, &[12], 1, &[(12, 0), (10, 60)]);
+        // It is due as soon as the one before it is over.
+        check(CallAction::Retry, &[11], 0, &[(10, 60)]);
+        check(CallAction::Cancel, &[10], 1, &[(11, 0)]);
+        check(CallAction::Cancel, &[11, 12, 99], 1, &[(10, 60)]);
+        check(CallAction::Cancel, &[10, 11], 2, &[]);
+    }
+}

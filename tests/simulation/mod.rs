@@ -3,7 +3,9 @@
 //!
 //! `make simulate` runs new seeds for a minute (`SECONDS=600`), or one (`SEED=7`).
 
+mod calls;
 mod dice;
+mod receiver;
 mod step;
 mod truth;
 mod world;

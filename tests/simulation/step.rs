@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use postledger_events::fact::job::QueueAction;
+use postledger_events::fact::job::{CallAction, QueueAction};
 
 use super::dice::Dice;
 use super::world::START;
@@ -112,11 +112,76 @@ pub enum Step {
         notice: u32,
         drop: bool,
     },
+    /// Something about endpoints and calls.
+    Call(CallStep),
     Expire,
     Pass {
         seconds: u32,
     },
 }
+
+#[derive(Clone, Debug)]
+pub enum CallStep {
+    Configure {
+        account: u32,
+        endpoint: u32,
+        dice: u64,
+    },
+    Remove {
+        endpoint: u32,
+    },
+    /// The reactor makes the next call of an endpoint.
+    Post {
+        endpoint: u32,
+    },
+    /// A call ends as its receiver has it.
+    Answer {
+        flight: u32,
+        dice: u64,
+    },
+    /// From now on the receiver does this.
+    Receive {
+        endpoint: u32,
+        reception: Reception,
+    },
+    Change {
+        endpoint: u32,
+        action: CallAction,
+        dice: u64,
+    },
+    /// Something about the replay of an endpoint.
+    Replay {
+        endpoint: u32,
+        dice: u64,
+    },
+}
+
+/// How a receiver treats calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reception {
+    Takes,
+    Fails,
+    /// Nothing comes back; whether it took the call is up to the dice.
+    Hangs,
+    Gone,
+    /// What there was to tell is gone, and so nothing is sent.
+    Forgotten,
+}
+
+const RECEPTIONS: [Reception; 12] = [
+    Reception::Takes,
+    Reception::Takes,
+    Reception::Takes,
+    Reception::Takes,
+    Reception::Takes,
+    Reception::Fails,
+    Reception::Fails,
+    Reception::Fails,
+    Reception::Hangs,
+    Reception::Hangs,
+    Reception::Gone,
+    Reception::Forgotten,
+];
 
 #[derive(Clone, Debug)]
 pub struct Submission {
@@ -171,8 +236,9 @@ pub fn draw(seed: u64, count: usize) -> Vec<Step> {
 /// How often each kind of step comes, of 1,000.
 fn step(d: &mut Dice) -> Step {
     match d.below(1000) {
-        0..150 => Step::Submit(submission(d)),
-        150..300 => Step::Look { jitter_s: jitter(d) },
+        0..100 => Step::Submit(submission(d)),
+        100..200 => Step::Call(call_step(d)),
+        200..300 => Step::Look { jitter_s: jitter(d) },
         300..450 => Step::Launch,
         450..590 => Step::Finish { attempt: pick(d), dice: d.roll(), jitter_s: jitter(d) },
         590..605 => Step::FinishAgain { attempt: pick(d), dice: d.roll() },
@@ -200,7 +266,25 @@ fn step(d: &mut Dice) -> Step {
         851..866 => Step::Delete { account: account(d), message: pick(d) },
         866..906 => Step::Notify { notice: pick(d), drop: d.percent(10) },
         906..926 => Step::Expire,
+        926..976 => Step::Call(call_step(d)),
         _ => Step::Pass { seconds: 1 + d.below(300) },
+    }
+}
+
+/// How often each kind of step about calls comes, of 100.
+fn call_step(d: &mut Dice) -> CallStep {
+    match d.below(100) {
+        0..4 => CallStep::Configure { account: account(d), endpoint: d.below(3), dice: d.roll() },
+        4 => CallStep::Remove { endpoint: pick(d) },
+        5..45 => CallStep::Post { endpoint: pick(d) },
+        45..83 => CallStep::Answer { flight: pick(d), dice: d.roll() },
+        83..88 => CallStep::Receive { endpoint: pick(d), reception: d.one_of(&RECEPTIONS) },
+        88..94 => CallStep::Change {
+            endpoint: pick(d),
+            action: d.one_of(&[CallAction::Retry, CallAction::Retry, CallAction::Cancel]),
+            dice: d.roll(),
+        },
+        _ => CallStep::Replay { endpoint: pick(d), dice: d.roll() },
     }
 }
 

@@ -16,6 +16,7 @@ use postledger_events::{Event, Record};
 use postledger_projections::deliveries::{DELAY_NOTICE_ATTEMPT, DeliveryRow, MessageRow, State};
 use postledger_projections::tally::Tally;
 
+use super::calls::Calls;
 use super::world::{BROKEN_OFF, UNTRIED};
 
 /// The first wait of the contract's schedule, which its spread of -5 to 4 seconds belongs to.
@@ -100,6 +101,7 @@ pub struct Truth {
     /// What events have named since this was last taken.
     pub touched: BTreeSet<DeliveryId>,
     pub touched_messages: BTreeSet<MessageUuid>,
+    pub calls: Calls,
     rules: BTreeMap<HoldRuleId, (Seq, HoldMatch)>,
     jobs: BTreeMap<JobId, Job>,
     accounts: BTreeMap<AccountName, Account>,
@@ -124,6 +126,7 @@ impl Truth {
             tally: Tally::default(),
             touched: BTreeSet::new(),
             touched_messages: BTreeSet::new(),
+            calls: Calls::default(),
             rules: BTreeMap::new(),
             jobs: BTreeMap::new(),
             accounts: BTreeMap::new(),
@@ -172,6 +175,7 @@ impl Truth {
     pub fn observe(&mut self, record: &Record) {
         let at = record.at;
         grow(&mut self.last.seq, record.seq.0);
+        self.calls.observe(record);
         match &record.event {
             Event::MessageSubmitted(e) => self.submitted(e, record),
             Event::AttemptStarted(e) => {

@@ -22,6 +22,7 @@ use postledger_projections::{
 };
 
 use super::dice::Dice;
+use super::receiver::Callers;
 use super::step::{ACCOUNTS, DOMAINS, Filter, Mood, Settings, Step, Submission};
 use super::truth::Truth;
 
@@ -71,12 +72,13 @@ impl Reactor {
 }
 
 pub struct World {
-    rows: Memory,
-    records: Vec<Record>,
+    pub(super) rows: Memory,
+    pub(super) records: Vec<Record>,
     lines: Vec<Vec<u8>>,
-    now: Timestamp,
+    pub(super) now: Timestamp,
     policy: Policy,
-    truth: Truth,
+    pub(super) truth: Truth,
+    pub(super) callers: Callers,
     names: u128,
     reactor: Reactor,
     running: Vec<Attempt>,
@@ -108,6 +110,7 @@ impl World {
             now: START,
             policy,
             truth: Truth::new(&WAITS_S),
+            callers: Callers::default(),
             names: 0,
             reactor: Reactor::new(),
             running: Vec::new(),
@@ -180,6 +183,7 @@ impl World {
             Step::Receive { accounts } => self.receive(accounts),
             Step::Delete { account, message } => self.delete(*account, *message),
             Step::Notify { notice, drop } => self.notify(*notice, *drop),
+            Step::Call(step) => self.call_step(step),
             Step::Expire => {
                 self.must(Command::Expire(Expire { from: Timestamp::EPOCH }));
             }
@@ -455,6 +459,7 @@ impl World {
         for attempt in std::mem::take(&mut self.running) {
             self.cut_off(&attempt, &mut dice);
         }
+        self.callers.crash(&mut dice);
         self.past.clear();
         self.reactor = Reactor::new();
     }
@@ -462,6 +467,7 @@ impl World {
     /// The process dies, and what it wrote last is lost with it; people restore the ledger from before.
     fn branch(&mut self, lost: u32, dice: u64) {
         self.crash(dice);
+        self.callers.branch();
         let kept = self.records.len().saturating_sub(lost as usize).max(RECORDS_MIN.min(self.records.len()));
         let known = self.truth.last_seq();
         self.records.truncate(kept);
@@ -563,13 +569,13 @@ impl World {
 
 /// The core.
 impl World {
-    fn must(&mut self, command: Command) -> Answer {
+    pub(super) fn must(&mut self, command: Command) -> Answer {
         let what = format!("{command:?}");
         self.apply(command).unwrap_or_else(|| panic!("refused: {what}"))
     }
 
     /// `None`: it was refused.
-    fn apply(&mut self, command: Command) -> Option<Answer> {
+    pub(super) fn apply(&mut self, command: Command) -> Option<Answer> {
         let moment = Moment { now: self.now, next: self.last_seq().next() };
         let Decision { events, answer, forget_bodies, .. } = match decide(&command, &self.rows, &self.policy, moment) {
             Ok(decision) => decision,
@@ -620,6 +626,8 @@ impl World {
             self.truth.check_message(message, deliveries::message(&self.rows, message).unwrap());
             self.check_body(message);
         }
+        self.truth.calls.check_touched(&self.rows);
+        self.check_bounds();
         assert_eq!(tally::tally(&self.rows).unwrap(), self.truth.tally);
         let first = deliveries::due(&self.rows, Due::FIRST, Timestamp::MAX, 1).unwrap();
         let bound = self.reactor.bound;
@@ -652,6 +660,7 @@ impl World {
             self.truth.check_message(*message, deliveries::message(&self.rows, *message).unwrap());
         }
         self.bodies.iter().for_each(|body| self.check_body(*body));
+        self.truth.calls.check_all(&self.rows);
         for ((account, recipient), id) in &self.truth.suppressed {
             let row = suppressions::suppression(&self.rows, account, *recipient).unwrap();
             assert_eq!(row.map(|row| row.id), Some(*id));
@@ -686,6 +695,7 @@ impl World {
     /// All heals: jobs are finished, holds released, everything comes to its end, senders are told, and all is forgotten.
     pub fn drain(&mut self) {
         self.moods.fill(Mood::Accepts);
+        self.callers.heal();
         self.disable_domain(false);
         self.crash(0);
         self.until("all jobs are finished", |world| {
@@ -698,6 +708,7 @@ impl World {
         }
         self.until("nothing is held", World::release_all);
         self.until("all is delivered", World::deliver_all);
+        self.until("all is told", World::call_all);
         self.until("all senders are told", |world| {
             world.notify(0, false);
             world.truth.notices.is_empty()
@@ -707,6 +718,7 @@ impl World {
             world.must(Command::Expire(Expire { from: Timestamp::EPOCH })) == Answer::More(false)
         });
         self.check_all();
+        self.check_forgotten();
         assert_eq!(deliveries::all(&self.rows, DeliveryId(0), 1).unwrap(), []);
         let open = self.truth.deliveries.iter().find(|(_, row)| row.outcomes != 1);
         assert!(open.is_none(), "{open:?} came to no outcome");
@@ -747,7 +759,7 @@ impl World {
     }
 }
 
-fn by() -> Author {
+pub(super) fn by() -> Author {
     Author("unix:tester".to_owned())
 }
 
@@ -755,7 +767,7 @@ fn ours() -> Domain {
     Domain::new(OURS).unwrap()
 }
 
-fn account_name(n: u32) -> AccountName {
+pub(super) fn account_name(n: u32) -> AccountName {
     AccountName::new(&format!("a{n}")).unwrap()
 }
 
@@ -784,11 +796,11 @@ fn change(settings: &Settings) -> AccountChange {
     }
 }
 
-fn place(length: usize, n: u32) -> Option<usize> {
+pub(super) fn place(length: usize, n: u32) -> Option<usize> {
     (n as usize).checked_rem(length)
 }
 
-fn pick<T: Clone>(from: &[T], n: u32) -> Option<T> {
+pub(super) fn pick<T: Clone>(from: &[T], n: u32) -> Option<T> {
     place(from.len(), n).map(|n| from[n].clone())
 }
 
