@@ -74,7 +74,11 @@ impl EndpointState {
         match result.outcome {
             // Nothing was sent.
             CallOutcome::Failed(CallFailure::Forgotten) => {}
-            CallOutcome::Delivered => *self = EndpointState { configured: self.configured, ..EndpointState::default() },
+            // A call that was on its way when the endpoint was disabled does not enable it.
+            CallOutcome::Delivered => {
+                let EndpointState { configured, disabled, .. } = *self;
+                *self = EndpointState { configured, disabled, ..EndpointState::default() };
+            }
             CallOutcome::Deferred(next) => {
                 self.fail(at);
                 if result.probe {

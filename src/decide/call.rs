@@ -231,11 +231,11 @@ fn is_meant(filter: &CallFilter, row: &CallRow) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use postledger_events::fact::call::{CallTexts, EndpointCalls, QueuedCall};
+    use postledger_events::Record;
     use postledger_events::fact::call::{CallAbout, CallsQueued};
+    use postledger_events::fact::call::{CallTexts, EndpointCalls, QueuedCall};
     use postledger_events::fact::endpoint::{Direction, EndpointConfigured, EndpointSettings, OutgoingEvent};
     use postledger_events::id::{DeliveryId, MessageUuid, Seq, Sha256};
-    use postledger_events::Record;
     use postledger_projections::{Memory, fold};
 
     use super::*;
@@ -385,6 +385,7 @@ mod tests {
         ledger.finish(10, status(200)).unwrap();
         let state = calls::state(&ledger.rows, &account, &endpoint).unwrap();
         assert_eq!((state.failing, state.failures), (None, 0));
+        assert!(state.disabled.is_some(), "a call that was on its way enables nothing");
     }
 
     #[test]
