@@ -83,6 +83,7 @@ impl World {
                     self.callers.receptions.insert(name, *reception);
                 }
             }
+            CallStep::Ordeal { endpoint, calls, seconds_after } => self.ordeal(*endpoint, *calls, *seconds_after),
             CallStep::Change { endpoint, action, dice } => self.change_calls(*endpoint, *action, *dice),
             CallStep::Replay { endpoint, dice } => self.replay(*endpoint, *dice),
         }
@@ -176,6 +177,18 @@ impl World {
         // Nobody heard of it, or it had been canceled meanwhile.
         *excused += u32::from(takes && !(told && heard));
         assert!(*taken <= *excused + 1, "{flight:?} was taken {taken} times, and {excused} are no wonder");
+    }
+
+    fn ordeal(&mut self, endpoint: u32, calls: u32, seconds_after: u32) {
+        let Some(name) = self.endpoint(endpoint) else { return };
+        self.callers.receptions.insert(name.clone(), Reception::Hangs);
+        for n in 0..calls {
+            self.now = self.now + Duration::from_secs(u64::from(n) * 300);
+            if self.post(&name) {
+                self.answer(self.callers.flying.len() as u32 - 1, u64::from(n));
+            }
+        }
+        self.now = self.now + Duration::from_secs(seconds_after.into());
     }
 
     fn change_calls(&mut self, endpoint: u32, action: CallAction, dice: u64) {

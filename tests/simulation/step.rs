@@ -149,6 +149,12 @@ pub enum CallStep {
         action: CallAction,
         dice: u64,
     },
+    /// Days in which the receiver of an endpoint does not answer once.
+    Ordeal {
+        endpoint: u32,
+        calls: u32,
+        seconds_after: u32,
+    },
     /// Something about the replay of an endpoint.
     Replay {
         endpoint: u32,
@@ -274,9 +280,10 @@ fn step(d: &mut Dice) -> Step {
 /// How often each kind of step about calls comes, of 100.
 fn call_step(d: &mut Dice) -> CallStep {
     match d.below(100) {
-        0..4 => CallStep::Configure { account: account(d), endpoint: d.below(3), dice: d.roll() },
-        4 => CallStep::Remove { endpoint: pick(d) },
-        5..45 => CallStep::Post { endpoint: pick(d) },
+        0..2 => CallStep::Configure { account: account(d), endpoint: d.below(3), dice: d.roll() },
+        2 => CallStep::Remove { endpoint: pick(d) },
+        3 => CallStep::Ordeal { endpoint: pick(d), calls: 10 + d.below(70), seconds_after: d.below(900_000) },
+        4..45 => CallStep::Post { endpoint: pick(d) },
         45..83 => CallStep::Answer { flight: pick(d), dice: d.roll() },
         83..88 => CallStep::Receive { endpoint: pick(d), reception: d.one_of(&RECEPTIONS) },
         88..94 => CallStep::Change {
