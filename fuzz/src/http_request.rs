@@ -14,7 +14,9 @@ use postledger_events::address::{Address, Domain};
 use postledger_events::command::Submitted;
 use postledger_events::fact::account::DkimAlgorithm;
 use postledger_events::fact::submission::BodyRef;
-use postledger_events::id::{AccountName, Author, DeliveryId, MessageUuid, RecipientKey, Selector, Seq, Sha256};
+use postledger_events::id::{
+    AccountName, Author, DeliveryId, HoldRuleId, JobId, MessageUuid, RecipientKey, Selector, Seq, Sha256,
+};
 use postledger_events::refusal::RECIPIENTS_MAX;
 use postledger_events::time::Timestamp;
 use postledger_events::{Answer, Command, Refusal};
@@ -199,7 +201,12 @@ impl Port for Program {
     }
 
     async fn execute(&self, command: Command) -> Result<Answer, ExecuteError> {
-        Ok(if matches!(command, Command::Queue(_)) { Answer::Affected(1) } else { Answer::Done })
+        Ok(match command {
+            Command::Queue(_) => Answer::Affected(1),
+            Command::RemoveAccount(_) => Answer::Job(JobId(1)),
+            Command::AddHoldRule(_) => Answer::HoldRule(HoldRuleId(1), JobId(1)),
+            _ => Answer::Done,
+        })
     }
 
     async fn set_password(&self, _: &AccountName, _: &str, _: Author) -> Result<(), ExecuteError> {
