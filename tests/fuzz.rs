@@ -11,19 +11,24 @@ mod targets;
 /// Of one seed.
 const BEGINNINGS_MAX: usize = 200;
 
-const TARGETS: [(&str, fn(&[u8])); 7] = [
-    ("address", address::check),
-    ("http_request", http_request::check),
-    ("import", import::check),
-    ("message", message::check),
-    ("record", record::check),
-    ("smtp_client", smtp_client::check),
-    ("smtp_server", smtp_server::check),
+struct Target {
+    name: &'static str,
+    check: fn(&[u8]),
+}
+
+const TARGETS: [Target; 7] = [
+    Target { name: "address", check: address::check },
+    Target { name: "http_request", check: http_request::check },
+    Target { name: "import", check: import::check },
+    Target { name: "message", check: message::check },
+    Target { name: "record", check: record::check },
+    Target { name: "smtp_client", check: smtp_client::check },
+    Target { name: "smtp_server", check: smtp_server::check },
 ];
 
 #[test]
 fn seeds() {
-    for (target, check) in TARGETS {
+    for Target { name: target, check } in TARGETS {
         let seeds = files(&Path::new("fuzz/seeds").join(target));
         assert!(!seeds.is_empty(), "{target} has no seeds");
         for (name, seed) in seeds {
@@ -36,7 +41,7 @@ fn seeds() {
 /// A connection may end anywhere, and so may a file.
 #[test]
 fn beginnings_of_seeds() {
-    for (target, check) in TARGETS {
+    for Target { name: target, check } in TARGETS {
         for (name, seed) in files(&Path::new("fuzz/seeds").join(target)) {
             println!("{target}: {name}");
             let step = 1 + seed.len() / BEGINNINGS_MAX;
@@ -47,7 +52,7 @@ fn beginnings_of_seeds() {
 
 #[test]
 fn every_target_is_here() {
-    let here: BTreeSet<String> = TARGETS.iter().map(|(target, _)| format!("{target}.rs")).collect();
+    let here: BTreeSet<String> = TARGETS.iter().map(|target| format!("{}.rs", target.name)).collect();
     assert_eq!(files(Path::new("fuzz/fuzz_targets")).into_keys().collect::<BTreeSet<_>>(), here);
 }
 
