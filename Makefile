@@ -62,6 +62,6 @@ fuzz:
 			-max_total_time=$(SECONDS) -timeout=10 -max_len=16384 || exit 1; \
 	done
 
-# Figures of this machine, in about three minutes.
+# Figures of this machine; the large ledgers take most of the time. docs/performance.md says how to choose parts.
 bench:
 	$(CARGO) bench --locked --bench bench
