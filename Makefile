@@ -14,7 +14,12 @@ $(N): ; @:
 endif
 endif
 
-.PHONY: run build test check crash bench
+# How long `make simulate` and each target of `make fuzz` look for something.
+SECONDS ?= 60
+# What `make fuzz` fuzzes; one of them as `make fuzz TARGET=record`.
+TARGET ?= $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
+
+.PHONY: run build test check crash simulate fuzz bench
 
 # Everything on this machine, for trying things out. It prints what to try.
 run:
@@ -41,6 +46,22 @@ crash:
 	POSTLEDGER_CRASH_ROUNDS=$(N) $(if $(SEED),POSTLEDGER_TEST_SEED=$(SEED)) \
 		$(CARGO) test --locked --test promises -- crash:: --nocapture --test-threads=1
 
-# Figures of this machine, in about three minutes.
+# New worlds for a minute; SECONDS=600 for longer, SEED=7 for one world again. See docs/proof.md.
+simulate:
+	$(if $(SEED),SEED=$(SEED),SECONDS=$(SECONDS)) \
+		$(CARGO) test --locked --profile simulate --test promises -- simulation::as_asked --exact --nocapture
+
+# Bytes from outside, made up for a minute for each reader of them. It installs cargo-fuzz and a nightly toolchain if there are none.
+# What it finds is in fuzz/artifacts; put it into fuzz/seeds, and the tests have it from then on.
+fuzz:
+	$(CARGO) fuzz --version > /dev/null 2>&1 || $(CARGO) install --locked cargo-fuzz
+	rustup run nightly rustc --version > /dev/null 2>&1 || rustup toolchain install nightly --profile minimal
+	for target in $(TARGET); do \
+		mkdir -p fuzz/corpus/$$target && \
+		$(CARGO) +nightly fuzz run --sanitizer none $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
+			-max_total_time=$(SECONDS) -timeout=10 -max_len=16384 || exit 1; \
+	done
+
+# Figures of this machine; the large ledgers take most of the time. docs/performance.md says how to choose parts.
 bench:
 	$(CARGO) bench --locked --bench bench

@@ -163,6 +163,53 @@ fn restored_to_the_middle_nothing_leaves_before_the_release() {
 }
 
 #[test]
+fn what_was_open_at_the_cut_is_on_hold_at_once_and_goes_when_it_is_released() {
+    let mut site = Site::start();
+    for subject in ["one", "two", "three"] {
+        site.server.send(&message(subject, "stays-temperror", 50));
+    }
+    let started_after = |records: &[Value], seq: u64| {
+        let mut starts = seqs(records, "AttemptStarted").into_iter();
+        starts.find(|start| *start > seq)
+    };
+    let third = seqs(&site.server.events(), "MessageSubmitted")[2];
+    wait_until("an attempt runs", || started_after(&site.server.events(), third).is_some());
+    site.back_up();
+    let old = site.server.events();
+    site.server.stop();
+    let cut = started_after(&old, third).expect("it was there");
+    let output = site.restore("again", &["--to", &cut.to_string()]);
+    assert!(output.status.success(), "{}", said(&output));
+
+    // Before any server runs there, also what was being tried at the cut.
+    let again = site.path("again");
+    let queue = |args: &[&str]| {
+        let output = program(&again).arg("queue").args(args).output().expect("the program runs");
+        assert!(output.status.success(), "{}", said(&output));
+        said(&output)
+    };
+    let waiting = || queue(&["list", "--restored"]).matches("in doubt: the ledger was restored").count();
+    assert_eq!(waiting(), 3, "{}", queue(&["list"]));
+
+    let submitted = old.iter().find(|record| record["kind"] == "MessageSubmitted").expect("a message");
+    let data = &submitted["data"];
+    site.server = served(&again, &site.home);
+    queue(&["release", "--restored", "--message", data["message"].as_str().expect("a uuid")]);
+    let tried = || {
+        let records = site.server.events();
+        let branched = seqs(&records, "LedgerBranched")[0];
+        let of = |record: &Value| record["data"]["deliveries"].as_array().expect("deliveries").clone();
+        let starts = records.iter().filter(|r| r["kind"] == "AttemptStarted" && r["seq"].as_u64() > Some(branched));
+        starts.flat_map(of).map(|delivery| delivery["id"].as_u64().expect("a number")).collect::<BTreeSet<_>>()
+    };
+    wait_until("what was released is tried", || !tried().is_empty());
+    assert_eq!(tried(), BTreeSet::from([data["deliveries"][0]["id"].as_u64().expect("a number")]));
+    assert_eq!(waiting(), 2);
+    queue(&["release", "--restored"]);
+    wait_until("all is tried", || tried().len() == 3);
+}
+
+#[test]
 fn a_backup_that_was_changed_makes_no_ledger() {
     let mut site = Site::start();
     for subject in ["one", "two", "three"] {

@@ -6,6 +6,7 @@ mod checking;
 mod conformance;
 mod crash;
 mod events_doc;
+mod fuzz;
 mod intake;
 mod logs;
 mod peers;

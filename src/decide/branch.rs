@@ -1,16 +1,25 @@
 //! Going on from a record behind which something was cut off.
 
-use postledger_events::Refusal;
-use postledger_events::command::Branch;
+use std::collections::BTreeMap;
+
+use postledger_events::command::{AbandonAttempt, AdvanceJob, Branch};
+use postledger_events::fact::job::Work;
 use postledger_events::fact::ledger::{LastNumbers, LedgerBranched};
-use postledger_events::id::{COUNTER_BITS, DeliveryId, HoldRuleId, JobId, MsgId, Seq, SuppressionId};
+use postledger_events::id::{
+    AttemptId, COUNTER_BITS, DeliveryId, HoldRuleId, JobId, MessageUuid, MsgId, Seq, SuppressionId,
+};
 use postledger_events::refusal::RECIPIENTS_MAX;
-use postledger_projections::{Rows, accounts, deliveries, mailboxes, suppressions};
+use postledger_events::time::Timestamp;
+use postledger_events::{Command, Refusal};
+use postledger_projections::deliveries::{Due, State};
+use postledger_projections::{Error, Rows, accounts, deliveries, mailboxes, suppressions};
 
 use super::{Decision, Policy, damaged, next_number};
 
 /// More than another branch can have given out that nobody knows of: 4 billion, of the 8,796 billion that there are.
 const SKIP: u64 = 1 << 32;
+/// Deliveries that are looked at together.
+const WINDOW: usize = 1_000;
 
 pub fn branch(c: &Branch, rows: &dyn Rows, policy: &Policy) -> Result<Decision, Refusal> {
     let known = c.known.max(c.from_seq).0 - c.from_seq.0;
@@ -41,6 +50,34 @@ fn skipped(last: u64, skip: u64, ledger: u16) -> Result<u64, Refusal> {
     let skipped = (next_number(last, ledger) - 1).saturating_add(skip);
     let end = (u64::from(ledger) + 1) << COUNTER_BITS;
     if skipped < end - SKIP { Ok(skipped) } else { Err(Refusal::Invalid("this ledger has no numbers left".to_owned())) }
+}
+
+/// What puts everything on hold that was open at the cut, so that it is seen as such before anything runs on the new branch: its
+/// attempts are given up, and the job that came with the branch is to be advanced to its end.
+pub fn hold_open(rows: &dyn Rows) -> Result<Vec<Command>, Error> {
+    let abandon = |(attempt, (message, deliveries))| {
+        Command::AbandonAttempt(AbandonAttempt { attempt, message, deliveries, jitter_s: 0 })
+    };
+    let jobs = accounts::jobs(rows)?.into_iter().filter(|job| matches!(job.work, Work::HoldRestored(_)));
+    let advance = jobs.map(|job| Command::AdvanceJob(AdvanceJob { job: job.job }));
+    Ok(running(rows)?.into_iter().map(abandon).chain(advance).collect())
+}
+
+fn running(rows: &dyn Rows) -> Result<BTreeMap<AttemptId, (MessageUuid, Vec<DeliveryId>)>, Error> {
+    let (mut from, mut running) = (Due::FIRST, BTreeMap::new());
+    loop {
+        let window = deliveries::due(rows, from, Timestamp::MAX, WINDOW)?;
+        for due in &window {
+            let Some(row) = deliveries::delivery(rows, due.id)? else { continue };
+            if let State::Running(attempt, _) = row.state {
+                running.entry(attempt).or_insert((row.message, Vec::new())).1.push(row.id);
+            }
+        }
+        match window.last() {
+            Some(last) if window.len() == WINDOW => from = Due { at: last.at, id: DeliveryId(last.id.0 + 1) },
+            Some(_) | None => return Ok(running),
+        }
+    }
 }
 
 #[cfg(test)]

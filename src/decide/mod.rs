@@ -32,6 +32,7 @@ use postledger_events::time::Timestamp;
 use postledger_events::{Answer, Command, Refusal};
 use postledger_projections::{Error, Rows};
 
+pub use branch::hold_open;
 pub use submit::preflight;
 
 /// What the static configuration and the vault add to a decision.

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use fjall::Keyspace;
 use zeroize::Zeroizing;
 
-use postledger_events::Command;
 use postledger_events::command::{LoseContents, LostContent};
 use postledger_events::event::Event;
 use postledger_events::fact::submission::BodyRef;
 use postledger_events::id::{Author, MessageUuid, SecretId, Seq};
+use postledger_events::{Answer, Command};
 
 use super::bodies::{self, Bodies, is_inline};
 use super::lock::Lock;
@@ -244,7 +244,8 @@ impl Assembled {
         &self.dir
     }
 
-    /// Makes the rows, begins a new branch, and records which contents are lost. Answers how many.
+    /// Makes the rows, begins a new branch, records which contents are lost, and puts what was open on hold. Answers how many
+    /// contents are lost.
     pub(super) fn complete(&self, options: &Options, wish: BranchWish, clock: Clock) -> Result<u64, open::Error> {
         let by = wish.by.clone();
         let options = Options {
@@ -258,6 +259,7 @@ impl Assembled {
         let lost = lost_contents(&ledger, &options)?;
         let count = lost.len() as u64;
         give_up(&ledger, lost, by)?;
+        hold_open(&ledger, &options)?;
         ledger.close_blocking()?;
         drop(ledger);
         self.sweep(&options)?;
@@ -404,6 +406,14 @@ fn give_up(ledger: &Ledger, lost: Vec<LostContent>, by: Author) -> Result<(), Er
         let contents = lost.by_ref().take(LOST_CONTENTS_MAX).collect();
         let command = Command::LoseContents(LoseContents { contents, by: by.clone() });
         ledger.submit_blocking(command).map_err(|e| Error::Notes(e.to_string()))?;
+    }
+    Ok(())
+}
+
+fn hold_open(ledger: &Ledger, options: &Options) -> Result<(), Error> {
+    for command in (options.program.hold_open)(&ledger.snapshot())? {
+        let advance = || ledger.submit_blocking(command.clone()).map_err(|e| Error::Notes(e.to_string()));
+        while advance()?.answer == Answer::More(true) {}
     }
     Ok(())
 }

@@ -95,7 +95,10 @@ impl Chain {
     /// Only the record that names a gap may follow it.
     fn is_branch(&self, place: Seq, line: &[u8]) -> bool {
         match Record::decode(line).map(|record| record.event) {
-            Ok(Event::LedgerBranched(e)) => e.from_seq.next() == self.next && e.next_seq == place && place > self.next,
+            Ok(Event::LedgerBranched(e)) => {
+                let follows = self.last.is_none_or(|last| last.hash == e.from_hash);
+                follows && e.from_seq.next() == self.next && e.next_seq == place && place > self.next
+            }
             Ok(_) | Err(_) => false,
         }
     }
@@ -127,4 +130,47 @@ pub(super) fn check_tail(snapshot: &Snapshot, mark: &Mark) -> Result<Head, Damag
         return Err(Damage::EndsEarly { end: end.seq, watermark: mark.seq });
     }
     Ok(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use postledger_events::fact::job::HoldRuleRemoved;
+    use postledger_events::fact::ledger::{LastNumbers, LedgerBranched};
+    use postledger_events::id::{Author, DeliveryId, HoldRuleId, JobId, MsgId, SuppressionId};
+    use postledger_events::time::Timestamp;
+
+    use super::*;
+
+    fn head(seq: u64) -> Head {
+        Head { seq: Seq(seq), hash: Sha256::of(b"the record before"), at: Timestamp::EPOCH }
+    }
+
+    fn branched(from: Head, next_seq: u64) -> Event {
+        let numbers = LastNumbers {
+            delivery: DeliveryId(0),
+            msg_id: MsgId(0),
+            suppression: SuppressionId(0),
+            hold_rule: HoldRuleId(0),
+        };
+        let (reason, by) = ("restored".to_owned(), Author::program());
+        let (from_seq, from_hash, next_seq, job) = (from.seq, from.hash, Seq(next_seq), JobId(1));
+        LedgerBranched { from_seq, from_hash, next_seq, numbers, job, reason, by }.into()
+    }
+
+    #[test]
+    fn only_a_gap_that_a_branch_names_is_allowed() {
+        let check = |event: Event, place: u64, allowed: bool| {
+            let record = postledger_events::Record { seq: Seq(place), at: Timestamp::EPOCH, prev: head(7).hash, event };
+            let stepped = Chain::after(head(7)).step(record.seq, &record.to_line()).map(|head| head.seq);
+            let gap = Damage::Gap { missing: Seq(8), found: Seq(place) };
+            assert_eq!(stepped, if allowed { Ok(Seq(place)) } else { Err(gap) }, "{record:?}");
+        };
+        let other = || HoldRuleRemoved { rule: HoldRuleId(1), by: Author::program() }.into();
+        check(other(), 8, true);
+        check(other(), 9, false);
+        check(branched(head(7), 1000), 1000, true);
+        check(branched(head(7), 1000), 1001, false);
+        check(branched(head(6), 1000), 1000, false);
+        check(branched(Head { hash: Sha256::ZERO, ..head(7) }, 1000), 1000, false);
+    }
 }

@@ -280,7 +280,15 @@ pub struct Summary {
 
 /// Reads a file from end to end.
 pub fn check(path: &Path) -> Result<Summary, Error> {
-    let mut reader = Reader::open(path)?;
+    to_end(Reader::open(path)?)
+}
+
+/// Reads from end to end what is not a file; `name` is for messages.
+pub fn read_through(name: &Path, input: impl BufRead) -> Result<Summary, Error> {
+    to_end(Reader::new(name, input)?)
+}
+
+fn to_end(mut reader: Reader<impl BufRead>) -> Result<Summary, Error> {
     while reader.next()?.is_some() {}
     Ok(summary(&reader.header, reader.trailer.expect("it was read to its end")))
 }

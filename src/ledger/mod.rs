@@ -217,6 +217,8 @@ pub struct Program {
     pub is_body_live: fn(&dyn Rows, MessageUuid) -> Result<bool, projections::Error>,
     /// Whether the rows agree with each other.
     pub check_books: fn(&dyn Rows) -> Result<Books, projections::Error>,
+    /// What is to be done, right after the ledger was branched, about what was open at the cut.
+    pub hold_open: fn(&dyn Rows) -> Result<Vec<Command>, projections::Error>,
 }
 
 impl Program {
@@ -226,6 +228,7 @@ impl Program {
             decide: decide::decide,
             is_body_live: |rows, body| projections::is_body_live(rows, body),
             check_books: books::check,
+            hold_open: decide::hold_open,
         }
     }
 }

@@ -51,7 +51,7 @@ impl<R: Rows> Overlay<R> {
     /// is held afterwards.
     pub(super) fn take(&mut self, table: Table) -> Vec<(Key, Option<Value>)> {
         let layer = self.layers[table as usize].take();
-        let released: usize = layer.iter().map(|(key, entry)| cost(key, entry)).sum();
+        let released: usize = layer.iter().map(|(key, entry)| cost(key.len(), entry)).sum();
         self.bytes.set(self.bytes.get().saturating_sub(released));
         layer.into_iter().filter_map(|(key, entry)| change(entry).map(|value| (key, value))).collect()
     }
@@ -64,8 +64,9 @@ impl<R: Rows> Overlay<R> {
             Some(Entry::Written { new, .. }) => *new,
         };
         let entry = Entry::Written { value, new };
-        let added = cost(&key, &entry);
-        let replaced = layer.insert(key.clone(), entry).map_or(0, |old| cost(&key, &old));
+        let key_bytes = key.len();
+        let added = cost(key_bytes, &entry);
+        let replaced = layer.insert(key, entry).map_or(0, |old| cost(key_bytes, &old));
         self.bytes.set((self.bytes.get() + added).saturating_sub(replaced));
     }
 
@@ -90,8 +91,8 @@ fn change(entry: Entry) -> Option<Option<Value>> {
 }
 
 /// With what a map's node takes.
-fn cost(key: &Key, entry: &Entry) -> usize {
-    key.len() + entry.value().as_ref().map_or(0, Vec::len) + 96
+fn cost(key_bytes: usize, entry: &Entry) -> usize {
+    key_bytes + entry.value().as_ref().map_or(0, Vec::len) + 96
 }
 
 impl<R: Rows> Rows for Overlay<R> {
@@ -103,7 +104,7 @@ impl<R: Rows> Rows for Overlay<R> {
         let value = self.base.get(table, key)?;
         let entry = Entry::Read(value.clone());
         let key = key.to_vec();
-        self.bytes.set(self.bytes.get() + cost(&key, &entry));
+        self.bytes.set(self.bytes.get() + cost(key.len(), &entry));
         layer.borrow_mut().insert(key, entry);
         Ok(value)
     }

@@ -51,11 +51,15 @@ fn set_up() -> Vec<Command> {
 
 /// A message to two people, with a content of this size and a copy for the sender.
 async fn send(ledger: &Ledger, clock: &Clock, size: usize) -> (Submitted, BodyRef) {
+    let copy = ledger.stage(MessageUuid(clock.uuid_v7()), vec![b'b'; size].into()).await.unwrap();
+    let stored = copy.body;
+    (send_to(ledger, clock, &["one@example.com", "two@example.com"], size, Some(copy)).await, stored)
+}
+
+async fn send_to(ledger: &Ledger, clock: &Clock, to: &[&str], size: usize, copy: Option<Staged>) -> Submitted {
     let message = MessageUuid(clock.uuid_v7());
     let body = ledger.stage(message, vec![b'a'; size].into()).await.unwrap();
-    let copy = ledger.stage(MessageUuid(clock.uuid_v7()), vec![b'b'; size].into()).await.unwrap();
     let from = Address::parse("mox@example.org").unwrap();
-    let recipients = ["one@example.com", "two@example.com"].map(|a| (Address::parse(a).unwrap(), a.to_owned()));
     let submit = Submit {
         message,
         account: account(),
@@ -67,8 +71,8 @@ async fn send(ledger: &Ledger, clock: &Clock, size: usize) -> (Submitted, BodyRe
         idempotency: Some(IdempotencyKey { method: "Send", key: size.to_string(), request: Sha256::ZERO }),
         from: from.clone(),
         reverse_path: Some(from),
-        recipients: recipients.to_vec(),
-        fromids: ["f1", "f2"].map(|f| FromId::new(f).unwrap()).to_vec(),
+        recipients: to.iter().map(|a| (Address::parse(a).unwrap(), (*a).to_owned())).collect(),
+        fromids: (0..to.len()).map(|n| FromId::new(&format!("f{n}")).unwrap()).collect(),
         message_id: format!("<{message}@example.org>"),
         subject: "Hello".to_owned(),
         extra: BTreeMap::new(),
@@ -77,14 +81,14 @@ async fn send(ledger: &Ledger, clock: &Clock, size: usize) -> (Submitted, BodyRe
         smtputf8: false,
         require_tls: None,
         future_release: None,
-        sent_copy: Some(copy.body),
+        sent_copy: copy.as_ref().map(|copy| copy.body),
         origin: None,
     };
-    let stored = copy.body;
     let command = Command::Submit(Box::new(submit));
-    let intent = Intent { command, bodies: vec![body, copy], secrets: Vec::new() };
+    let bodies = std::iter::once(body).chain(copy).collect();
+    let intent = Intent { command, bodies, secrets: Vec::new() };
     let Answer::Submitted(submitted) = ledger.submit(intent).await.unwrap().answer else { panic!() };
-    (submitted, stored)
+    submitted
 }
 
 /// One recipient gets it; the other refuses the first message and is suppressed after it.
@@ -158,6 +162,62 @@ fn a_life_of_messages_rebuilds_and_verifies() {
     // Three messages, each with a copy, but for the one that was deleted.
     assert_eq!(report.bodies, 5);
     assert_eq!(rows(&Ledger::open(options(dir.path()), clock).unwrap().snapshot()), grown);
+}
+
+/// A message of 4 KB to this many people that the account never wrote to, from acceptance to forgetting: the operations until
+/// all have it, and those of forgetting.
+fn operations(recipients: usize, fromids: bool) -> [u64; 2] {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Clock::manual(Timestamp::from_secs(1_800_000_000));
+    let ledger = Ledger::open(options(dir.path()), clock.clone()).unwrap();
+    let counted = run(async {
+        for command in set_up() {
+            ledger.submit(command).await.unwrap();
+        }
+        if !fromids {
+            let change = AccountChange { fromid_logins: Some(Vec::new()), ..AccountChange::default() };
+            let change = ConfigureAccount { account: account(), create: false, change, by: Author::program() };
+            ledger.submit(Command::ConfigureAccount(Box::new(change))).await.unwrap();
+        }
+        let before = ledger.status().operations;
+        let addresses: Vec<String> = (0..recipients).map(|n| format!("user{n}@example.com")).collect();
+        let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+        let submitted = send_to(&ledger, &clock, &addresses, 4_000, None).await;
+        assert_eq!(submitted.recipients.iter().all(|(_, _, fromid)| fromid.is_some()), fromids);
+        let (attempt, ids) = start(&ledger, &clock, &submitted).await;
+        assert_eq!(ids.len(), recipients);
+        let finish = FinishAttempt {
+            attempt,
+            message: submitted.message,
+            results: ids.iter().map(|id| (*id, RecipientOutcome::Accepted { reply: 0 })).collect(),
+            replies: vec![Reply::new(250, "2.0.0 ok")],
+            errors: Vec::new(),
+            session: Session::default(),
+            ended: clock.now(),
+            jitter_s: 0,
+        };
+        ledger.submit(Command::FinishAttempt(Box::new(finish))).await.unwrap();
+        assert!(ids.iter().all(|id| state(&ledger, *id) == State::Delivered));
+        let delivered = ledger.status().operations;
+        clock.advance(Duration::from_secs(31 * 24 * 3600));
+        ledger.submit(Command::Expire(Expire { from: Timestamp::EPOCH })).await.unwrap();
+        let forgotten = deliveries::message(&ledger.snapshot(), submitted.message).unwrap();
+        assert_eq!(forgotten, None);
+        [delivered - before, ledger.status().operations - delivered]
+    });
+    run(ledger.close()).unwrap();
+    counted
+}
+
+#[test]
+fn a_recipient_costs_few_operations() {
+    let many = 100;
+    let [delivered, forgotten] = operations(many, false);
+    assert!(delivered <= 8 * many as u64, "{delivered} until all of {many} have it");
+    assert!(forgotten <= 3 * many as u64, "{forgotten} to forget {many}");
+    // Alone in its batches, and with an idempotency key; with others it has only a part of what all of a batch share.
+    let one: u64 = operations(1, true).iter().sum();
+    assert!(one <= 38, "{one} over the life of a message to one recipient");
 }
 
 #[test]

@@ -114,7 +114,11 @@ fn check_books(_: &dyn Rows) -> Result<Books, projections::Error> {
     Ok(Books::default())
 }
 
-const PROGRAM: Program = Program { projections: PROJECTIONS, decide, is_body_live, check_books };
+fn hold_open(_: &dyn Rows) -> Result<Vec<Command>, projections::Error> {
+    Ok(Vec::new())
+}
+
+const PROGRAM: Program = Program { projections: PROJECTIONS, decide, is_body_live, check_books, hold_open };
 
 fn options(dir: &Path) -> Options {
     Options { create: true, program: PROGRAM, segment_records_max: 50, ..Options::new(dir) }

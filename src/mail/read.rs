@@ -7,9 +7,9 @@ use postledger_events::time::Timestamp;
 /// Of a header; what comes after is not looked at.
 const HEADER_BYTES_MAX: usize = 256 * 1024;
 /// Of each text that is given back.
-const TEXT_BYTES_MAX: usize = 1000;
+pub const TEXT_BYTES_MAX: usize = 1000;
 /// Of each list that is given back.
-const LIST_LENGTH_MAX: usize = 100;
+pub const LIST_LENGTH_MAX: usize = 100;
 
 /// Each field as far as the message has it.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -11,8 +11,10 @@ mod truth;
 mod world;
 
 use std::cell::Cell;
+use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use step::{Step, draw};
@@ -24,7 +26,6 @@ const WORLD_STEPS: usize = 2_000;
 const FIXED_SEEDS: std::ops::Range<u64> = 0..40;
 /// How long a failure is shrunk.
 const SHRINKING_MAX: Duration = Duration::from_secs(30);
-const PROGRESS: Duration = Duration::from_secs(10);
 
 #[test]
 fn fixed_seeds() {
@@ -45,18 +46,26 @@ fn as_asked() {
     }
 }
 
+/// On all processors; a world is one thread's.
 fn for_a_while(time: Duration) {
     let first = std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_millis() as u64;
-    let (started, mut shown, mut steps, mut worlds) = (Instant::now(), Instant::now(), 0, 0);
-    while started.elapsed() < time {
-        steps += simulate(first + worlds).unwrap_or_else(|failure| panic!("{failure}"));
-        worlds += 1;
-        if shown.elapsed() > PROGRESS || started.elapsed() >= time {
-            shown = Instant::now();
-            let per_minute = steps as f64 * 60.0 / started.elapsed().as_secs_f64();
-            println!("{worlds} worlds from seed {first} on, {steps} steps, {per_minute:.0} a minute; nothing found");
+    let (next, steps, started) = (AtomicU64::new(first), AtomicU64::new(0), Instant::now());
+    let found = AtomicBool::new(false);
+    let work = || {
+        while started.elapsed() < time && !found.load(Ordering::Relaxed) {
+            let taken = simulate(next.fetch_add(1, Ordering::Relaxed)).unwrap_or_else(|failure| {
+                found.store(true, Ordering::Relaxed);
+                panic!("{failure}")
+            });
+            steps.fetch_add(taken, Ordering::Relaxed);
         }
-    }
+    };
+    std::thread::scope(|scope| {
+        (0..std::thread::available_parallelism().map_or(1, NonZero::get)).for_each(|_| _ = scope.spawn(work));
+    });
+    let (worlds, steps) = (next.into_inner() - first, steps.into_inner());
+    let per_minute = steps as f64 * 60.0 / started.elapsed().as_secs_f64();
+    println!("{worlds} worlds from seed {first} on, {steps} steps, {per_minute:.0} a minute; nothing found");
 }
 
 /// How many steps the world of a seed took, or what went wrong in it.

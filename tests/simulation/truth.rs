@@ -638,8 +638,7 @@ impl Truth {
     /// What a job was to come to, it came to.
     fn check_finished(&self, id: JobId, job: &Job) {
         if matches!(job.work, Work::HoldRestored(branch) if Some(branch) == self.branch) {
-            let loose = self.deliveries.iter().find(|(d, row)| !row.state.is_terminal() && self.is_loose(**d));
-            assert!(loose.is_none(), "job {id} has passed over {loose:?}");
+            self.check_all_held();
         }
         let Work::Queue(filter, action) = &job.work else { return };
         let ends = matches!(action, QueueAction::Cancel | QueueAction::Fail);
@@ -659,6 +658,12 @@ impl Truth {
             let going = self.accounts.get(&row.account).is_none_or(|a| a.going);
             assert!(passed || going || !is_meant(filter, row, message, *d), "job {id} has passed over {d}: {row:?}");
         }
+    }
+
+    /// What was open where the ledger was cut off.
+    pub fn check_all_held(&self) {
+        let loose = self.deliveries.iter().find(|(d, row)| !row.state.is_terminal() && self.is_loose(**d));
+        assert!(loose.is_none(), "a hold has passed over {loose:?}");
     }
 
     /// It waits for a release, but is not on hold.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use postledger::decide::{Decision, Moment, Policy, classify, decide};
+use postledger::decide::{Decision, Moment, Policy, classify, decide, hold_open};
 use postledger::deliver::due::{Group, look};
 use postledger_events::address::{Address, Domain};
 use postledger_events::command::*;
@@ -90,7 +90,7 @@ pub struct World {
     answers: BTreeMap<(u32, u32), (Sha256, Timestamp, Submitted)>,
     bodies: BTreeSet<MessageUuid>,
     forgotten: BTreeSet<MessageUuid>,
-    /// Commands that were decided, and other steps.
+    /// Steps taken, and rounds of the draining.
     pub steps: u64,
 }
 
@@ -192,7 +192,7 @@ impl World {
         self.count();
     }
 
-    /// Counts a step that is no command; commands count themselves.
+    /// Counts a step.
     fn count(&mut self) {
         self.steps += 1;
         if self.steps.is_multiple_of(REPLAY_STEPS) {
@@ -484,6 +484,18 @@ impl World {
         let (from_seq, from_hash) = (self.last_seq(), self.last_hash());
         let reason = "restored from a backup".to_owned();
         self.must(Command::Branch(Branch { from_seq, from_hash, known, reason, by: by() }));
+        // A crash may come before this, and then the reactors do it.
+        if dice.is_multiple_of(2) {
+            self.hold_open();
+        }
+    }
+
+    /// As `restore` does it before the ledger is in its place.
+    fn hold_open(&mut self) {
+        for command in hold_open(&self.rows).unwrap() {
+            while self.must(command.clone()) == Answer::More(true) {}
+        }
+        self.truth.check_all_held();
     }
 
     fn stray_abandon(&mut self, attempt: u32, twice: bool, jitter_s: i8) {

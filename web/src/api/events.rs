@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::header;
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -31,6 +31,8 @@ const EXAMINED_MAX: usize = 5_000;
 const CHUNK: usize = 500;
 /// How long a request may wait for something to happen.
 const WAIT_MAX_S: u64 = 25;
+/// The last record that a reader has seen, where `after` does not say it.
+const LAST_EVENT_ID: &str = "last-event-id";
 
 /// A part of the log. Records that were looked at and left out are counted as seen.
 #[derive(Debug, Serialize, Deserialize)]
@@ -46,8 +48,7 @@ pub struct Part {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Listing {
-    #[serde(default)]
-    after: Seq,
+    after: Option<Seq>,
     limit: Option<usize>,
     /// Seconds to wait for a record if there is none yet.
     #[serde(default)]
@@ -61,6 +62,15 @@ struct Listing {
 }
 
 impl Listing {
+    /// Where the reader has got to. Readers of event streams say it in a header (WHATWG server-sent events, Last-Event-ID).
+    fn after(&self, headers: &HeaderMap) -> Result<Seq, Problem> {
+        let last = headers.get(LAST_EVENT_ID).filter(|_| self.after.is_none());
+        let parse = |last: &HeaderValue| last.to_str().ok()?.parse().ok();
+        let last =
+            last.map(|last| parse(last).ok_or_else(|| Problem::invalid("Last-Event-ID is no number of a record")));
+        Ok(last.transpose()?.or(self.after).unwrap_or(Seq(0)))
+    }
+
     fn filter(self, caller: &Caller) -> Result<Filter, Problem> {
         let Listing { account, message, recipient, kind, since, until, .. } = self;
         Filter::new(caller, Conditions { account, message, recipient, kind, since, until })
@@ -74,9 +84,10 @@ pub fn routes<P: Port>() -> Router<Arc<Site<P>>> {
 async fn list<P: Port>(
     State(site): State<Arc<Site<P>>>,
     caller: Caller,
+    headers: HeaderMap,
     Query(listing): Query<Listing>,
 ) -> Result<Json<Part>, Problem> {
-    let (after, limit, wait_s) = (listing.after, limit(listing.limit)?, listing.wait_s.min(WAIT_MAX_S));
+    let (after, limit, wait_s) = (listing.after(&headers)?, limit(listing.limit)?, listing.wait_s.min(WAIT_MAX_S));
     let filter = Arc::new(listing.filter(&caller)?);
     if wait_s > 0 {
         read(&site, move |view| check_cursor(view, after)).await?;
@@ -136,12 +147,13 @@ fn lines<V: View>(view: &V, filter: &Filter, after: Seq, limit: usize) -> Result
 async fn export<P: Port>(
     State(site): State<Arc<Site<P>>>,
     caller: Caller,
+    headers: HeaderMap,
     Query(listing): Query<Listing>,
 ) -> Result<Response, Problem> {
     if listing.limit.is_some() || listing.wait_s != 0 {
         return Err(Problem::invalid("an export has no limit and waits for nothing"));
     }
-    let after = listing.after;
+    let after = listing.after(&headers)?;
     let filter = Arc::new(listing.filter(&caller)?);
     read(&site, move |view| check_cursor(view, after)).await?;
     let view = Arc::new(site.port.view());

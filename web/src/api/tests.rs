@@ -534,8 +534,12 @@ async fn the_ledger_leaves_whole_and_secrets_only_at_this_machine() {
 #[tokio::test]
 async fn a_cursor_of_another_branch_is_told_where_to_go_on() {
     let program = Arc::new(Program::branched());
-    let check = async |by: As, path: &str, common: Option<u64>| {
-        let response = send(&program, request(by, Method::GET, path, "")).await;
+    let check = async |by: As, path: &str, last_event: Option<u64>, common: Option<u64>| {
+        let mut asked = request(by, Method::GET, path, "");
+        if let Some(last) = last_event {
+            asked.headers_mut().insert("last-event-id", last.into());
+        }
+        let response = send(&program, asked).await;
         let status = response.status().as_u16();
         let body = text(response).await;
         match common {
@@ -550,8 +554,11 @@ async fn a_cursor_of_another_branch_is_told_where_to_go_on() {
         for (after, common) in
             [(0, None), (3, None), (4, Some(3)), (19, Some(3)), (20, None), (21, None), (22, Some(21))]
         {
-            check(As::Admin, &format!("{path}{after}"), common).await;
-            check(As::A, &format!("{path}{after}"), common).await;
+            for by in [As::Admin, As::A] {
+                check(by, &format!("{path}{after}"), None, common).await;
+                check(by, path.trim_end_matches("after="), Some(after), common).await;
+                check(by, &format!("{path}{after}"), Some(99), common).await;
+            }
         }
     }
 }
