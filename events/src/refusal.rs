@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::id::{AccountName, AttemptId};
+use crate::id::{AccountName, AttemptId, Seq};
 
 /// Recipients of one submission.
 pub const RECIPIENTS_MAX: usize = 1000;
@@ -34,6 +34,11 @@ pub enum Refusal {
     AccountGoing(AccountName),
     /// Another thing depends on it; the text names it.
     InUse(String),
+    /// A place in the log that another branch of this ledger gave out, or nobody yet.
+    CutOff {
+        seq: Seq,
+        last_common: Seq,
+    },
     /// A row cannot be read; the ledger must be verified and rebuilt.
     Damaged(String),
 }
@@ -51,6 +56,8 @@ pub enum Thing {
     Delivery(String),
     Message(String),
     Suppression(String),
+    Key(String),
+    Cursor(String),
 }
 
 impl fmt::Display for Thing {
@@ -66,6 +73,8 @@ impl fmt::Display for Thing {
             Thing::Delivery(n) => ("queued delivery", n),
             Thing::Message(n) => ("message", n),
             Thing::Suppression(n) => ("suppressed address", n),
+            Thing::Key(n) => ("key", n),
+            Thing::Cursor(n) => ("cursor", n),
         };
         write!(f, "{what} {name}")
     }
@@ -99,6 +108,11 @@ impl fmt::Display for Refusal {
             Refusal::StaleAttempt(attempt) => write!(f, "attempt {attempt} is not running"),
             Refusal::AccountGoing(account) => write!(f, "account {account} is being removed"),
             Refusal::InUse(by) => write!(f, "still in use: {by}"),
+            Refusal::CutOff { seq, last_common } => write!(
+                f,
+                "record {seq} is not part of this ledger, which was restored or repaired since; the last record that it \
+                 has in common with the one before is {last_common}: go on from there"
+            ),
             Refusal::Damaged(what) => {
                 write!(
                     f,

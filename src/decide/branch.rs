@@ -3,9 +3,9 @@
 use postledger_events::Refusal;
 use postledger_events::command::Branch;
 use postledger_events::fact::ledger::{LastNumbers, LedgerBranched};
-use postledger_events::id::{COUNTER_BITS, DeliveryId, HoldRuleId, JobId, MsgId, Seq, SuppressionId};
+use postledger_events::id::{COUNTER_BITS, DeliveryId, HoldRuleId, JobId, KeyId, MsgId, Seq, SuppressionId};
 use postledger_events::refusal::RECIPIENTS_MAX;
-use postledger_projections::{Rows, accounts, deliveries, mailboxes, suppressions};
+use postledger_projections::{Rows, access, accounts, deliveries, mailboxes, suppressions};
 
 use super::{Decision, Policy, damaged, next_number};
 
@@ -22,6 +22,7 @@ pub fn branch(c: &Branch, rows: &dyn Rows, policy: &Policy) -> Result<Decision, 
         msg_id: MsgId(last(mailboxes::last_number(rows).map_err(damaged)?)?),
         suppression: SuppressionId(last(suppressions::last_number(rows).map_err(damaged)?)?),
         hold_rule: HoldRuleId(last(counters.hold_rule)?),
+        key: KeyId(last(access::last_number(rows).map_err(damaged)?)?),
     };
     let job = JobId(last(counters.job)?);
     let next_seq = Seq(c.from_seq.0 + known + SKIP);

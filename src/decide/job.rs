@@ -17,7 +17,7 @@ use postledger_projections::deliveries::{self, Due};
 use postledger_projections::{Error, Rows, mailboxes, suppressions};
 
 use super::queue::Changes;
-use super::{Decision, Moment, damaged};
+use super::{Decision, Moment, access, damaged};
 
 /// Rows that one part of a job looks at.
 const ROWS_MAX: usize = 500;
@@ -159,7 +159,7 @@ impl Step {
         Ok(())
     }
 
-    /// Fails what is queued, then forgets the list, the mailboxes and the addresses, then the account.
+    /// Fails what is queued, then forgets the list, the mailboxes and the addresses, then the keys, the cursors and the account.
     fn remove_account(
         &mut self,
         job: &JobRow,
@@ -191,6 +191,7 @@ impl Step {
         {
             return Ok(());
         }
+        access::remove_all(account, &job.by, rows, &mut self.decision)?;
         if let Some(password) = accounts::account(rows, account)?.and_then(|row| row.settings.password) {
             self.decision.forget_secrets.push(password.id);
         }
