@@ -30,7 +30,7 @@ impl Stream {
 
     fn line(&mut self) -> String {
         let mut line = String::new();
-        self.0.read_line(&mut line).expect("it goes on");
+        assert_ne!(self.0.read_line(&mut line).expect("it goes on"), 0, "it was broken off");
         line.trim_end().to_owned()
     }
 
@@ -57,7 +57,6 @@ fn a_stream_tells_what_happens_and_goes_on_after_a_crash() {
     let mut server = Server::start(&[]);
     let query = "?kind=MessageSubmitted,Delivered";
     let mut stream = Stream::open(&server, query, None);
-    assert_eq!(stream.line().split(':').next(), Some("content-type"));
     send(&server);
     let (submitted, record) = stream.event();
     assert_eq!((record["seq"].as_u64(), record["kind"].as_str()), (Some(submitted), Some("MessageSubmitted")));

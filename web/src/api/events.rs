@@ -181,7 +181,7 @@ pub(super) async fn look<P: Port>(
     follower: &mut Follower<P>,
     bounds: Bounds,
 ) -> Result<Look, Problem> {
-    let (look, seen) = match follower.next() {
+    let (look, seen) = match follower.look() {
         Next::Nothing => return Ok(Look { found: Vec::new(), examined: 0 }),
         Next::Recent(entries) => recent(site, filter, entries, bounds).await?,
         Next::Older => {

@@ -220,7 +220,7 @@ impl<P: Port> Follower<P> {
         self.at = self.at.max(seq);
     }
 
-    pub fn next(&mut self) -> Next {
+    pub fn look(&mut self) -> Next {
         let state = self.port.tail().state();
         let told = *self.wake.borrow_and_update();
         if self.at >= self.joined && told <= self.at {

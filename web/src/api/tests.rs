@@ -705,7 +705,7 @@ async fn keys_and_cursors_of_others_are_not_there() {
         assert_eq!(response.status().as_u16(), status, "{path}");
         let answer: Value = serde_json::from_str(&text(response).await).unwrap_or_default();
         let numbers = answer["items"].as_array().map(|items| items.iter().map(|item| item["key"].as_u64()).collect());
-        (numbers.unwrap_or_else(Vec::new), answer)
+        (numbers.unwrap_or_default(), answer)
     };
     let get = Method::GET;
     assert_eq!(check(As::Admin, get.clone(), "/keys", 200).await.0, [Some(1), Some(2), Some(3)]);
