@@ -1,30 +1,39 @@
-//! Who may come in: passwords and their hashes, the memory of checks that succeeded, and the limits on those that fail.
+//! Who may come in: passwords and their hashes, keys, the memory of checks that succeeded, and the limits on those that fail.
 
 pub mod limit;
 pub mod password;
+pub mod token;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use postledger_events::Command;
 use postledger_events::address::Address;
-use postledger_events::id::{SecretId, SecretRef};
+use postledger_events::command::UseKey;
+use postledger_events::fact::account::Destination;
+use postledger_events::id::{AccountName, KeyId, SecretId, SecretRef};
 use postledger_events::time::Timestamp;
+use postledger_projections::access::{self, KeyRow};
 use postledger_projections::accounts::{self, AccountRow};
-use postledger_web::port::{Login, LoginError};
+use postledger_web::port::{Holder, Key, Login, LoginError};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::clock::Clock;
+use crate::decide::access::USE_INTERVAL;
 use crate::ledger::Ledger;
 use limit::FailureLimit;
 use password::{Hashed, Prepared};
+use token::Secret;
 
 /// How long a check that succeeded is remembered.
 const REMEMBERED: Duration = Duration::from_secs(5 * 60);
 const REMEMBERED_MAX: usize = 10_000;
 /// Password hashes computed at once; each takes 19 MiB and one core.
 const CHECKS_AT_ONCE: usize = 2;
+/// Addresses of an account that are looked through for one that a key sends as.
+const ADDRESSES_MAX: usize = 100;
 
 /// Checks credentials.
 pub struct Credentials {
@@ -37,6 +46,11 @@ pub struct Credentials {
     /// What unknown users are checked against, so that they take as long.
     decoy: Hashed,
     admin: Option<Hashed>,
+    /// What unknown keys are looked up as, and compared with.
+    no_key: SecretId,
+    no_hash: [u8; 32],
+    /// Uses that were told to the ledger, so that the requests that come at once tell it only once.
+    used: Mutex<HashMap<KeyId, Timestamp>>,
 }
 
 #[derive(Clone, Copy)]
@@ -48,6 +62,7 @@ struct Remembered {
 impl Credentials {
     pub fn new(clock: Clock, admin: Option<Hashed>) -> Credentials {
         let key = clock.random();
+        let (no_key, no_hash, used) = (SecretId(clock.uuid_v7()), clock.random(), Mutex::new(HashMap::new()));
         let decoy = Hashed::of(&Prepared::new("no password at all").expect("plain text"), &clock);
         Credentials {
             clock,
@@ -57,6 +72,9 @@ impl Credentials {
             checks: Semaphore::new(CHECKS_AT_ONCE),
             decoy,
             admin,
+            no_key,
+            no_hash,
+            used,
         }
     }
 
@@ -68,6 +86,10 @@ impl Credentials {
         password: &str,
         client: IpAddr,
     ) -> Result<Login, LoginError> {
+        // Programs that know only of user names and passwords may bring a key as the password of the account that it is for.
+        if Secret::parse(password).is_some() {
+            return self.login_with_key(ledger, user, password, client).await;
+        }
         self.check_limit(client)?;
         let found = find(ledger, user).map_err(|e| LoginError::Unavailable(e.to_string()))?;
         let right = self.is_right(ledger, found.as_ref(), user, password, client).await?;
@@ -78,13 +100,112 @@ impl Credentials {
                     return Err(LoginError::Disabled);
                 }
                 lock(&self.limit).succeeded(client);
-                Ok(Login { account: account.account, user: user.to_owned(), address })
+                Ok(Login { account: account.account, user: user.to_owned(), address: Some(address), key: None })
             }
             Some(_) | None => {
                 self.failed(client);
                 Err(LoginError::BadCredentials)
             }
         }
+    }
+
+    async fn login_with_key(
+        &self,
+        ledger: &Ledger,
+        user: &str,
+        token: &str,
+        client: IpAddr,
+    ) -> Result<Login, LoginError> {
+        let found = find(ledger, user).map_err(|e| LoginError::Unavailable(e.to_string()))?;
+        match (self.login_key(ledger, token, client)?, found) {
+            (Holder::Account(login), Some((account, address))) if login.account == account.account => {
+                Ok(Login { address: Some(address), ..login })
+            }
+            (Holder::Account(_) | Holder::Operator(_), _) => {
+                self.failed(client);
+                Err(LoginError::BadCredentials)
+            }
+        }
+    }
+
+    /// Checks a key. One that is unknown, over or for other networks is no worse than one that is wrong.
+    pub fn login_key(&self, ledger: &Ledger, token: &str, client: IpAddr) -> Result<Holder, LoginError> {
+        self.check_limit(client)?;
+        let row = self.right_key(ledger, token, client).map_err(LoginError::Unavailable)?;
+        let Some(row) = row else {
+            self.failed(client);
+            return Err(LoginError::BadCredentials);
+        };
+        let key = Key { key: row.key, scopes: row.scopes.clone() };
+        let holder = match &row.account {
+            None => Holder::Operator(key),
+            Some(name) => Holder::Account(self.account_of_key(ledger, name, key, client)?),
+        };
+        lock(&self.limit).succeeded(client);
+        self.note_use(ledger, &row, client);
+        Ok(holder)
+    }
+
+    fn account_of_key(
+        &self,
+        ledger: &Ledger,
+        name: &AccountName,
+        key: Key,
+        client: IpAddr,
+    ) -> Result<Login, LoginError> {
+        let unavailable = |e: postledger_projections::Error| LoginError::Unavailable(e.to_string());
+        let rows = ledger.snapshot();
+        let account = accounts::account(&rows, name).map_err(unavailable)?;
+        let Some(account) = account.filter(|account| account.removing.is_none()) else {
+            self.failed(client);
+            return Err(LoginError::BadCredentials);
+        };
+        if account.settings.login_disabled {
+            self.failed(client);
+            return Err(LoginError::Disabled);
+        }
+        let addresses = accounts::addresses_of(&rows, name, ADDRESSES_MAX).map_err(unavailable)?;
+        let address = addresses.into_iter().find_map(|row| match row.address {
+            Destination::Address(address) => Some(address),
+            Destination::CatchAll(_) => None,
+        });
+        Ok(Login { account: account.account, user: key.author().0, address, key: Some(key) })
+    }
+
+    /// The row of a key that is good here and now. Whatever is wrong with it, all of this is done.
+    fn right_key(&self, ledger: &Ledger, token: &str, client: IpAddr) -> Result<Option<KeyRow>, String> {
+        let (id, secret) = Secret::parse(token).unwrap_or((KeyId(0), Secret::new(self.no_hash)));
+        let row = access::key_row(&ledger.snapshot(), id).map_err(|e| e.to_string())?;
+        let name = row.as_ref().map_or(self.no_key, |row| row.hash.id);
+        let stored = ledger.secret(name).map_err(|e| e.to_string())?;
+        let right = secret.matches(stored.as_ref().map_or(&self.no_hash[..], |hash| &hash[..]));
+        Ok(row.filter(|row| {
+            let in_time = row.expires.is_none_or(|expires| self.clock.now() < expires);
+            let in_place = row.networks.is_empty() || row.networks.iter().any(|network| network.contains(client));
+            right & in_time & in_place
+        }))
+    }
+
+    /// Has the ledger record a use, if that is due. Nobody waits for it.
+    fn note_use(&self, ledger: &Ledger, row: &KeyRow, client: IpAddr) {
+        let now = self.clock.now();
+        let is_known = |at: Timestamp| at + USE_INTERVAL > now;
+        if row.used.as_ref().is_some_and(|used| is_known(used.at)) {
+            return;
+        }
+        let mut used = lock(&self.used);
+        if used.len() >= REMEMBERED_MAX {
+            used.clear();
+        }
+        if used.insert(row.key, now).is_some_and(is_known) {
+            return;
+        }
+        let (ledger, key) = (ledger.clone(), row.key);
+        tokio::spawn(async move {
+            if let Err(e) = ledger.submit(Command::UseKey(UseKey { key, client })).await {
+                tracing::warn!(%key, "the use of a key was not recorded: {e}");
+            }
+        });
     }
 
     /// Checks the password of the administrator.

@@ -56,16 +56,16 @@ pub async fn serve(
         };
         // Small answers must not wait for more to come.
         let _ = stream.set_nodelay(true);
-        let router = router.clone().layer(axum::Extension(Peer { addr, tls: tls.is_some() }));
+        let (router, peer) = (router.clone(), Peer { addr, tls: tls.is_some() });
         let (tls, stop) = (tls.clone().map(TlsAcceptor::from), stop.clone());
         connections.spawn(async move {
             match tls {
-                None => connection(stream, Version::Http1, router, stop).await,
+                None => connection(stream, Version::Http1, router, peer, stop).await,
                 Some(tls) => match timeout(TLS_TIMEOUT, tls.accept(stream)).await {
                     Ok(Ok(stream)) => {
                         let agreed = stream.get_ref().1.alpn_protocol();
                         let version = if agreed == Some(b"h2") { Version::Http2 } else { Version::Http1 };
-                        connection(stream, version, router, stop).await;
+                        connection(stream, version, router, peer, stop).await;
                     }
                     Ok(Err(e)) => tracing::debug!("a TLS handshake failed: {e}"),
                     Err(_) => tracing::debug!("a TLS handshake took too long"),
@@ -86,9 +86,9 @@ pub async fn serve_unix(socket: UnixListener, router: Router, stop: Cancellation
             continue;
         };
         let user = stream.peer_cred().map(|c| user_name(c.uid())).unwrap_or_else(|_| "unknown".to_owned());
-        let (router, stop) = (router.clone().layer(axum::Extension(LocalUser(user))), stop.clone());
+        let (router, stop) = (router.clone(), stop.clone());
         connections.spawn(async move {
-            connection(stream, Version::Http1, router, stop).await;
+            connection(stream, Version::Http1, router, LocalUser(user), stop).await;
             drop(place);
         });
     }
@@ -143,9 +143,14 @@ async fn connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     version: Version,
     router: Router,
+    peer: impl Clone + Send + Sync + 'static,
     stop: CancellationToken,
 ) {
-    let service = TowerToHyperService::new(router.map_request(|r: hyper::Request<Incoming>| r.map(Body::new)));
+    // Who is at the other end goes with each request. As a layer it would cost a copy of all routes for each connection.
+    let service = TowerToHyperService::new(router.map_request(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(peer.clone());
+        request.map(Body::new)
+    }));
     let io = TokioIo::new(stream);
     // Each version has a limit of its own on a client that says nothing; one that looks which it is would have none.
     let served = match version {

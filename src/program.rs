@@ -5,28 +5,31 @@ use std::net::IpAddr;
 use bytes::Bytes;
 use postledger_events::address::{Address, Domain};
 use postledger_events::command::{
-    AccountChange, ConfigureAccount, ConfigureDomain, ConfigureTransport, DomainChange, IdempotencyKey, Submitted,
+    AccountChange, AddKey, ConfigureAccount, ConfigureDomain, ConfigureTransport, DomainChange, IdempotencyKey,
+    Submitted,
 };
 use postledger_events::fact::account::{
     DkimAlgorithm, DkimKey, Fold, RetrySchedule, TransportCredentials, TransportSettings,
 };
 use postledger_events::fact::submission::BodyRef;
-use postledger_events::id::{AccountName, Author, RecipientKey, SecretId, SecretRef, Selector, Seq, Sha256};
+use postledger_events::id::{AccountName, Author, KeyId, RecipientKey, SecretId, SecretRef, Selector, Seq, Sha256};
 use postledger_events::time::Timestamp;
 use postledger_events::{Answer, Command, Refusal};
 use postledger_projections::rows::{Key, Value};
 use postledger_projections::{Error, Order, Rows, Table, accounts};
+use postledger_web::api::tail::Tail;
 use postledger_web::api::verify::{Line, Wish};
 use postledger_web::port::{
-    ExecuteError, ExportError, Login, LoginError, NewTransport, Pieces, Port, SendError, SendRequest, Status,
-    Unavailable, Verified, View,
+    ExecuteError, ExportError, Holder, Login, LoginError, NewKey, NewTransport, Pieces, Port, SendError, SendRequest,
+    Status, Unavailable, Verified, View,
 };
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use crate::clock::Clock;
-use crate::credentials::Credentials;
 use crate::credentials::password::{Hashed, PASSWORD_CHARS_MIN, Prepared};
+use crate::credentials::{Credentials, token};
 use crate::decide::{self, pseudonym};
 use crate::ledger::pace::Pace;
 use crate::ledger::{self, Intent, Ledger, Snapshot, SubmitError};
@@ -48,6 +51,10 @@ pub struct Program {
     pub retry: RetrySchedule,
     /// All waits are divided by this.
     pub retry_scale: u32,
+    /// The end of the log, for those who follow it.
+    pub tail: Tail,
+    /// Asks everything to come to an end.
+    pub stop: CancellationToken,
 }
 
 impl Port for Program {
@@ -59,6 +66,10 @@ impl Port for Program {
 
     async fn login_admin(&self, password: &str, client: IpAddr) -> Result<(), LoginError> {
         self.credentials.login_admin(password, client).await
+    }
+
+    async fn login_key(&self, token: &str, client: IpAddr) -> Result<Holder, LoginError> {
+        self.credentials.login_key(&self.ledger, token, client)
     }
 
     async fn send(&self, request: SendRequest) -> Result<Submitted, SendError> {
@@ -141,6 +152,17 @@ impl Port for Program {
         Ok(record)
     }
 
+    async fn add_key(&self, key: NewKey, by: Author) -> Result<(KeyId, String), ExecuteError> {
+        let token = token::Secret::new(self.clock.random());
+        let (hash, secret) = self.secret(Zeroizing::new(token.hash().0.to_vec()));
+        let NewKey { account, label, scopes, expires, networks } = key;
+        let command = AddKey { account, label, scopes, hash, expires, networks, by };
+        match self.submit_with(Command::AddKey(command), vec![secret]).await? {
+            Answer::Key(key) => Ok((key, token.token(key))),
+            other => Err(unavailable(format!("a key was answered with {other:?}"))),
+        }
+    }
+
     async fn wait_past(&self, seq: Seq) {
         // The writer that this waits for lives as long as the ledger; if it goes, there is nothing left to wait for.
         let _ = self.ledger.watch().wait_for(|position| *position > seq).await;
@@ -180,6 +202,14 @@ impl Port for Program {
         // A thread of its own: it takes long, and mostly rests.
         std::thread::spawn(move || verify(&ledger, clock, wish, &lines));
         Some(receiver)
+    }
+
+    fn tail(&self) -> &Tail {
+        &self.tail
+    }
+
+    async fn stopping(&self) {
+        self.stop.cancelled().await;
     }
 
     fn now(&self) -> Timestamp {
@@ -279,6 +309,11 @@ fn key_of(command: &Command) -> Option<(&AccountName, &IdempotencyKey)> {
         | Command::CancelReplay(_)
         | Command::Expire(_)
         | Command::LoseContents(_)
+        | Command::AddKey(_)
+        | Command::RevokeKey(_)
+        | Command::UseKey(_)
+        | Command::SetCursor(_)
+        | Command::RemoveCursor(_)
         | Command::AcceptClock(_)
         | Command::Branch(_) => None,
     }

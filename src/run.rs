@@ -12,6 +12,7 @@ use std::time::Duration;
 use axum::Router;
 use postledger_events::fact::account::RetrySchedule;
 use postledger_events::id::{Author, Seq};
+use postledger_web::api::tail::Tail;
 use postledger_web::{INTAKE_KIB_MAX, LocalUser};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -80,7 +81,7 @@ pub fn embedded(dir: &Path) -> Result<Embedded, Error> {
     let settings = Settings::of(config.as_ref())?;
     let ledger = Ledger::open(settings.options(dir, None), clock.clone())?;
     let program = settings.program(ledger.clone(), clock, None);
-    let stop = CancellationToken::new();
+    let stop = program.stop.clone();
     // What a command leaves to a job is done while it waits; no mail is delivered.
     let jobs = tokio::spawn(jobs::run(ledger.clone(), stop.clone()));
     Ok(Embedded { router: doors::local_router(program), ledger, stop, jobs })
@@ -157,6 +158,8 @@ impl Settings {
             submitter: Submitter::new(ledger.clone(), clock.clone(), hostname, size),
             retry: self.retry.clone(),
             retry_scale: self.retry_scale,
+            tail: Tail::default(),
+            stop: CancellationToken::new(),
             ledger,
             clock,
         })

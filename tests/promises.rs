@@ -1,5 +1,6 @@
 //! The promises, each in a file of its own, held against the real program.
 
+mod access;
 mod backup;
 mod boundaries;
 mod checking;
@@ -14,3 +15,4 @@ mod secrets;
 mod server;
 mod simulation;
 mod sink;
+mod streams;

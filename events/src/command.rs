@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::address::{Address, Domain};
+use crate::fact::access::{Network, Scope};
 use crate::fact::account::{AccountSettings, Destination, DkimKey, Fold, RetrySchedule, TransportSettings};
 use crate::fact::attempt::{Session, TlsUsed};
 use crate::fact::call::{CallRef, CallTexts};
@@ -53,6 +54,11 @@ pub enum Command {
     AcceptClock(AcceptClock),
     Branch(Branch),
     LoseContents(LoseContents),
+    AddKey(AddKey),
+    RevokeKey(RevokeKey),
+    UseKey(UseKey),
+    SetCursor(SetCursor),
+    RemoveCursor(RemoveCursor),
 }
 
 /// An Idempotency-Key and the request it came with.
@@ -534,6 +540,49 @@ pub struct LostContent {
     pub copies: Vec<(AccountName, MsgId)>,
 }
 
+/// A key to give out. Its number is given by the decision, so what is hidden must not depend on it.
+#[derive(Clone, Debug)]
+pub struct AddKey {
+    /// `None`: an administrator's.
+    pub account: Option<AccountName>,
+    pub label: String,
+    pub scopes: Vec<Scope>,
+    pub hash: SecretRef,
+    pub expires: Option<Timestamp>,
+    pub networks: Vec<Network>,
+    pub by: Author,
+}
+
+#[derive(Clone, Debug)]
+pub struct RevokeKey {
+    pub key: KeyId,
+    pub by: Author,
+}
+
+/// A key was used just now. Recorded if that was not known for a while.
+#[derive(Clone, Debug)]
+pub struct UseKey {
+    pub key: KeyId,
+    pub client: IpAddr,
+}
+
+/// A group of consumers has come this far.
+#[derive(Clone, Debug)]
+pub struct SetCursor {
+    /// `None`: the administrators'.
+    pub account: Option<AccountName>,
+    pub cursor: CursorName,
+    pub seq: Seq,
+    pub by: Author,
+}
+
+#[derive(Clone, Debug)]
+pub struct RemoveCursor {
+    pub account: Option<AccountName>,
+    pub cursor: CursorName,
+    pub by: Author,
+}
+
 /// What a command that was accepted answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -542,6 +591,7 @@ pub enum Answer {
     Attempt(AttemptLeave),
     Suppressed(SuppressionId),
     HoldRule(HoldRuleId, JobId),
+    Key(KeyId),
     /// Too much for one command: a job does it.
     Job(JobId),
     /// How many deliveries or calls were changed.

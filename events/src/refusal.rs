@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::id::{AccountName, AttemptId};
+use crate::id::{AccountName, AttemptId, Seq};
 
 /// Recipients of one submission.
 pub const RECIPIENTS_MAX: usize = 1000;
@@ -36,6 +36,11 @@ pub enum Refusal {
     InUse(String),
     /// It is not so that this could be done; the text says what to do first.
     Conflict(String),
+    /// A place in the log that another branch of this ledger gave out, or nobody yet.
+    CutOff {
+        seq: Seq,
+        last_common: Seq,
+    },
     /// A row cannot be read; the ledger must be verified and rebuilt.
     Damaged(String),
 }
@@ -56,6 +61,8 @@ pub enum Thing {
     Endpoint(String),
     Call(String),
     Replay(String),
+    Key(String),
+    Cursor(String),
 }
 
 impl fmt::Display for Thing {
@@ -74,6 +81,8 @@ impl fmt::Display for Thing {
             Thing::Endpoint(n) => ("endpoint", n),
             Thing::Call(n) => ("call", n),
             Thing::Replay(n) => ("replay", n),
+            Thing::Key(n) => ("key", n),
+            Thing::Cursor(n) => ("cursor", n),
         };
         write!(f, "{what} {name}")
     }
@@ -108,6 +117,11 @@ impl fmt::Display for Refusal {
             Refusal::AccountGoing(account) => write!(f, "account {account} is being removed"),
             Refusal::InUse(by) => write!(f, "still in use: {by}"),
             Refusal::Conflict(why) => f.write_str(why),
+            Refusal::CutOff { seq, last_common } => write!(
+                f,
+                "record {seq} is not part of this ledger, which was restored or repaired since; the last record that it \
+                 has in common with the one before is {last_common}: go on from there"
+            ),
             Refusal::Damaged(what) => {
                 write!(
                     f,

@@ -1,5 +1,6 @@
 //! The meaning of the ledger: pure folds from records to rows, one file per projection. No I/O, no clock, no dice.
 
+pub mod access;
 pub mod accounts;
 pub mod books;
 pub mod calls;
@@ -48,6 +49,7 @@ pub const PROJECTIONS: &[Projection] = &[
     Projection { name: "mailboxes", version: 2, table: Table::Mailboxes, decides: true, fold: mailboxes::fold },
     Projection { name: "timeline", version: 1, table: Table::Timeline, decides: false, fold: timeline::fold },
     Projection { name: "usage", version: 1, table: Table::Usage, decides: true, fold: usage::fold },
+    Projection { name: "access", version: 1, table: Table::Access, decides: true, fold: access::fold },
     Projection { name: "tally", version: 1, table: Table::Tally, decides: false, fold: tally::fold },
     Projection { name: "calls", version: 1, table: Table::Calls, decides: true, fold: calls::fold },
 ];

@@ -17,10 +17,11 @@ pub enum Table {
     Usage,
     Tally,
     Calls,
+    Access,
 }
 
 impl Table {
-    pub const ALL: [Table; 9] = [
+    pub const ALL: [Table; 10] = [
         Table::Accounts,
         Table::Deliveries,
         Table::Suppressions,
@@ -30,6 +31,7 @@ impl Table {
         Table::Usage,
         Table::Tally,
         Table::Calls,
+        Table::Access,
     ];
 }
 

@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use futures_util::StreamExt;
 use postledger_events::address::Address;
-use postledger_events::id::{AccountName, MessageUuid, Seq};
+use postledger_events::id::{AccountName, CursorName, MessageUuid, Seq};
 use postledger_web::api::events::Part;
 use postledger_web::api::page::LIMIT_MAX;
 
@@ -25,6 +25,9 @@ pub enum Events {
         /// Records after this one; the next call goes on from the last that was printed
         #[arg(long, default_value_t = Seq(0), value_name = "SEQ")]
         after: Seq,
+        /// Begin behind the place that is kept under this name; see `postledger cursor`
+        #[arg(long, value_name = "NAME", conflicts_with = "after")]
+        cursor: Option<CursorName>,
         /// At most so many
         #[arg(long, default_value_t = 100, value_name = "N")]
         limit: usize,
@@ -51,6 +54,7 @@ const EXAMPLES: &str = "\
 Examples:
   postledger events tail --account shop --kind Delivered,DeliveryFailed
   postledger events list --recipient someone@example.net --since -7d
+  postledger events list --cursor billing --account shop    what that consumer has not had
   postledger events export > log.jsonl
   postledger events export --after 120000 >> log.jsonl      what came since
 
@@ -81,7 +85,9 @@ pub struct Conditions {
 impl Events {
     pub async fn run(self, session: &mut Session) -> Result<(), Error> {
         match self {
-            Events::List { conditions, after, limit } => list(session, &conditions, after, limit).await,
+            Events::List { conditions, after, cursor, limit } => {
+                list(session, &conditions, after, cursor.as_ref(), limit).await
+            }
             Events::Tail { conditions, after } => tail(session, &conditions, after).await,
             Events::Export { conditions, after } => export(session, &conditions, after).await,
         }
@@ -100,11 +106,21 @@ impl Conditions {
     }
 }
 
-async fn list(session: &mut Session, conditions: &Conditions, after: Seq, limit: usize) -> Result<(), Error> {
+async fn list(
+    session: &mut Session,
+    conditions: &Conditions,
+    after: Seq,
+    mut cursor: Option<&CursorName>,
+    limit: usize,
+) -> Result<(), Error> {
     let (mut after, mut left) = (after, limit);
     while left > 0 {
         let query = conditions.query(session, &["events"]).with("limit", Some(left.min(LIMIT_MAX)));
-        let part: Part = session.client.get(query.with("after", Some(after))).await?;
+        let query = match cursor.take() {
+            Some(cursor) => query.with("cursor", Some(cursor)),
+            None => query.with("after", Some(after)),
+        };
+        let part: Part = session.client.get(query).await?;
         print(session, &part)?;
         left -= part.items.len().min(left);
         if part.next >= part.position || part.next == after {

@@ -4,6 +4,7 @@ mod account;
 mod address;
 mod backup;
 mod client;
+mod cursor;
 mod dkim;
 mod domain;
 mod error;
@@ -11,6 +12,7 @@ mod events;
 mod holdrule;
 mod inbox;
 mod job;
+mod key;
 mod login;
 mod out;
 mod password;
@@ -96,6 +98,12 @@ enum Ask {
     /// How accounts log in
     #[command(subcommand)]
     Login(login::Login),
+    /// Keys that programs use the API with
+    #[command(subcommand)]
+    Key(key::Key),
+    /// How far groups of consumers have read the events
+    #[command(subcommand)]
+    Cursor(cursor::Cursor),
     /// Keys that messages are signed with
     #[command(subcommand)]
     Dkim(dkim::Dkim),
@@ -199,6 +207,8 @@ impl Ask {
             Ask::Domain(command) => command.run(session).await,
             Ask::Address(command) => command.run(session).await,
             Ask::Login(command) => command.run(session).await,
+            Ask::Key(command) => command.run(session).await,
+            Ask::Cursor(command) => command.run(session).await,
             Ask::Dkim(command) => command.run(session).await,
             Ask::Transport(command) => command.run(session).await,
             Ask::Queue(command) => command.run(session).await,
@@ -254,6 +264,17 @@ mod tests {
         check("transport set default --host h --port 25 --tls starttls --password p", false);
         check("events tail --kind Delivered,DeliveryFailed --after 7", true);
         check("events list --limit 10 --since -1d", true);
+        check("events list --cursor billing --account shop", true);
+        check("events list --cursor billing --after 3", false);
+        check("key add sender --account shop --scope send,read --expires +90d --network 192.0.2.0/24", true);
+        check("key add dashboard --operators --scope read", true);
+        check("key add sender --scope send", false);
+        check("key add sender --account shop --operators --scope send", false);
+        check("key add sender --account shop --scope everything", false);
+        check("key add sender --account shop --scope send --network 192.0.2.1/24", false);
+        check("key list --account shop", true);
+        check("key revoke 7", true);
+        check("cursor set billing 120000 --account shop", true);
         check("show 17 --json", true);
         check("verify --full", true);
         check("rebuild timeline tally", true);

@@ -109,7 +109,8 @@ fn configured(account: AccountName, settings: AccountSettings, full_name: String
     AccountConfigured { account, settings, by, personal: Some(AccountPersonal { full_name }) }
 }
 
-fn live(rows: &dyn Rows, name: &AccountName) -> Result<AccountRow, Refusal> {
+/// The account, unless it is going.
+pub fn live(rows: &dyn Rows, name: &AccountName) -> Result<AccountRow, Refusal> {
     let account = accounts::account(rows, name).map_err(damaged)?;
     let account = account.ok_or_else(|| Refusal::NoSuch(Thing::Account(name.to_string())))?;
     if account.removing.is_some() { Err(Refusal::AccountGoing(name.clone())) } else { Ok(account) }

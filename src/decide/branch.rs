@@ -6,13 +6,13 @@ use postledger_events::command::{AbandonAttempt, AdvanceJob, Branch};
 use postledger_events::fact::job::Work;
 use postledger_events::fact::ledger::{LastNumbers, LedgerBranched};
 use postledger_events::id::{
-    AttemptId, COUNTER_BITS, DeliveryId, HoldRuleId, JobId, MessageUuid, MsgId, Seq, SuppressionId,
+    AttemptId, COUNTER_BITS, DeliveryId, HoldRuleId, JobId, KeyId, MessageUuid, MsgId, Seq, SuppressionId,
 };
 use postledger_events::refusal::RECIPIENTS_MAX;
 use postledger_events::time::Timestamp;
 use postledger_events::{Command, Refusal};
 use postledger_projections::deliveries::{Due, State};
-use postledger_projections::{Error, Rows, accounts, deliveries, mailboxes, suppressions};
+use postledger_projections::{Error, Rows, access, accounts, deliveries, mailboxes, suppressions};
 
 use super::{Decision, Policy, damaged, next_number};
 
@@ -31,6 +31,7 @@ pub fn branch(c: &Branch, rows: &dyn Rows, policy: &Policy) -> Result<Decision, 
         msg_id: MsgId(last(mailboxes::last_number(rows).map_err(damaged)?)?),
         suppression: SuppressionId(last(suppressions::last_number(rows).map_err(damaged)?)?),
         hold_rule: HoldRuleId(last(counters.hold_rule)?),
+        key: KeyId(last(access::last_number(rows).map_err(damaged)?)?),
     };
     let job = JobId(last(counters.job)?);
     let next_seq = Seq(c.from_seq.0 + known + SKIP);

@@ -24,7 +24,7 @@ use postledger_projections::{Error, Rows, mailboxes, suppressions};
 
 use super::call_walk::{CallPlace, walk as walk_calls};
 use super::queue::Changes;
-use super::{Decision, Moment, call, damaged, endpoint, replay};
+use super::{Decision, Moment, access, call, damaged, endpoint, replay};
 
 /// Rows that one part of a job looks at.
 const ROWS_MAX: usize = 500;
@@ -294,7 +294,8 @@ impl Step {
         Ok(())
     }
 
-    /// Fails what is queued, then forgets the endpoints, the list, the mailboxes and the addresses, then the account.
+    /// Fails what is queued, then forgets the endpoints, the list, the mailboxes and the addresses, then the keys, the cursors and the
+    /// account.
     fn remove_account(
         &mut self,
         job: &JobRow,
@@ -330,6 +331,7 @@ impl Step {
         {
             return Ok(());
         }
+        access::remove_all(account, &job.by, rows, &mut self.decision)?;
         if let Some(password) = accounts::account(rows, account)?.and_then(|row| row.settings.password) {
             self.decision.forget_secrets.push(password.id);
         }

@@ -1,5 +1,6 @@
 //! Deciding: a command, the rows it reads, the policy and the time give events or a refusal. Pure.
 
+pub mod access;
 mod account;
 mod announce;
 pub mod attempt;
@@ -123,6 +124,11 @@ fn judge(command: &Command, rows: &dyn Rows, policy: &Policy, moment: Moment) ->
         Command::Expire(c) => expire::expire(c, rows, moment),
         Command::Branch(c) => branch::branch(c, rows, policy),
         Command::LoseContents(c) => lose::lose(c, rows, moment),
+        Command::AddKey(c) => access::add_key(c, rows, policy, moment),
+        Command::RevokeKey(c) => access::revoke_key(c, rows),
+        Command::UseKey(c) => access::use_key(c, rows, moment),
+        Command::SetCursor(c) => access::set_cursor(c, rows, moment),
+        Command::RemoveCursor(c) => access::remove_cursor(c, rows),
         Command::AcceptClock(c) => Ok(Decision::done(ClockStepped { from: c.from, to: moment.now, by: c.by.clone() })),
     }
 }

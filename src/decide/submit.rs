@@ -141,7 +141,8 @@ fn sent_copy(c: &Submit, account: &AccountRow, rows: &dyn Rows, policy: &Policy)
 
 /// What joins fromids to the reverse-path: `None` if this submission has none. The longest fromid must fit.
 fn fromid_separator(c: &Submit, account: &AccountRow, rows: &dyn Rows) -> Result<Option<char>, Refusal> {
-    let login = Address::parse(&c.login).ok();
+    // A key has no address of its own: it sends as whoever is in From.
+    let login = if c.login.starts_with("key:") { Some(c.from.clone()) } else { Address::parse(&c.login).ok() };
     let (Some(login), Some(base)) = (login, &c.reverse_path) else { return Ok(None) };
     if !account.settings.fromid_logins.contains(&login) || c.fromids.len() != c.recipients.len() {
         return Ok(None);

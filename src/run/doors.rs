@@ -11,7 +11,6 @@ use postledger_web::{Config, Mount};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 use super::{Error, SOCKET};
 use crate::certificate::Certificate;
@@ -66,7 +65,7 @@ pub async fn http_door(
 /// Runs all until SIGTERM or SIGINT, and then to an end that leaves nothing in doubt.
 pub async fn run(program: Arc<Program>, doors: Doors, hostname: Domain, roots: deliver::TlsRoots) -> Result<(), Error> {
     http::raise_file_limit();
-    let stop = CancellationToken::new();
+    let stop = program.stop.clone();
     let mut tasks = JoinSet::new();
     for door in doors.http {
         let router = postledger_web::router(Arc::clone(&program), door.config);

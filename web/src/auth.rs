@@ -1,10 +1,17 @@
-//! HTTP Basic credentials (RFC 7617).
+//! Credentials of a request: a user name and a password (RFC 7617), or a key (RFC 6750).
 
 use std::fmt;
 
 use axum::http::{HeaderMap, header};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+
+/// The key of a request with `Authorization: Bearer`.
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case("Bearer ").then(|| token.trim())
+}
 
 /// A user name and password as they came.
 #[derive(Clone, PartialEq, Eq)]
@@ -63,6 +70,19 @@ mod tests {
         check(Some(b"Basic"), None);
         check(Some(b"Basic /zr/"), None);
         check(Some(b"Bearer bW94QGxvY2FsaG9zdDptb3htb3htb3g="), None);
+    }
+
+    #[test]
+    fn keys() {
+        let check = |header: &'static str, expect: Option<&str>| {
+            let headers = HeaderMap::from_iter([(header::AUTHORIZATION, HeaderValue::from_static(header))]);
+            assert_eq!(bearer(&headers), expect, "{header}");
+        };
+        check("Bearer pl_1_x", Some("pl_1_x"));
+        check("bEARER  pl_1_x ", Some("pl_1_x"));
+        check("Bearer", None);
+        check("Basic YTpiOmM=", None);
+        assert_eq!(bearer(&HeaderMap::new()), None);
     }
 
     #[test]

@@ -8,15 +8,17 @@ use bytes::Bytes;
 use postledger_events::address::{Address, Domain};
 use postledger_events::command::{IdempotencyKey, Submitted};
 use postledger_events::draft::Draft;
+use postledger_events::fact::access::{Network, Scope};
 use postledger_events::fact::account::{DkimAlgorithm, TransportTls};
 use postledger_events::fact::submission::BodyRef;
-use postledger_events::id::{AccountName, Author, RecipientKey, Selector, Seq, Sha256, TransportName};
+use postledger_events::id::{AccountName, Author, KeyId, RecipientKey, Selector, Seq, Sha256, TransportName};
 use postledger_events::time::Timestamp;
 use postledger_events::{Answer, Command, Refusal};
 use postledger_projections::Rows;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use crate::api::tail::Tail;
 use crate::api::verify::{Line, Wish};
 
 /// The program, as HTTP sees it.
@@ -35,6 +37,9 @@ pub trait Port: Send + Sync + 'static {
 
     /// Checks the password of the administrator, in the same way.
     fn login_admin(&self, password: &str, client: IpAddr) -> impl Future<Output = Result<(), LoginError>> + Send;
+
+    /// Checks a key (`pl_…`), in the same way. What was used is recorded beside the request.
+    fn login_key(&self, token: &str, client: IpAddr) -> impl Future<Output = Result<Holder, LoginError>> + Send;
 
     /// Composes, signs and submits a message. When it returns `Ok`, the message is on disk.
     fn send(&self, request: SendRequest) -> impl Future<Output = Result<Submitted, SendError>> + Send;
@@ -72,6 +77,9 @@ pub trait Port: Send + Sync + 'static {
         by: Author,
     ) -> impl Future<Output = Result<String, ExecuteError>> + Send;
 
+    /// Gives out a key. The token is shown to whoever asked, and to nobody ever again.
+    fn add_key(&self, key: NewKey, by: Author) -> impl Future<Output = Result<(KeyId, String), ExecuteError>> + Send;
+
     /// A view of all that is committed now. Cheap; reading from it may block on the disk.
     fn view(&self) -> Self::View;
 
@@ -82,6 +90,12 @@ pub trait Port: Send + Sync + 'static {
 
     /// Returns when there is a record after `seq`; at once if there is one already.
     fn wait_past(&self, seq: Seq) -> impl Future<Output = ()> + Send;
+
+    /// What was written last, for those who follow the log.
+    fn tail(&self) -> &Tail;
+
+    /// Returns when the program stops: what goes on without an end must end.
+    fn stopping(&self) -> impl Future<Output = ()> + Send;
 
     /// What the machine's clock says.
     fn now(&self) -> Timestamp;
@@ -126,9 +140,56 @@ pub enum ExportError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Login {
     pub account: AccountName,
-    /// As typed.
+    /// As typed; of a key that came alone, `key:7`.
     pub user: String,
-    pub address: Address,
+    /// That was logged in with; of a key that came alone, one of the account's. `None` if it has none.
+    pub address: Option<Address>,
+    /// What came in the place of the password.
+    pub key: Option<Key>,
+}
+
+impl Login {
+    pub fn author(&self) -> Author {
+        match &self.key {
+            Some(key) => key.author(),
+            None => Author(format!("account:{}", self.account)),
+        }
+    }
+}
+
+/// A key that is good here and now, and what for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    pub key: KeyId,
+    pub scopes: Vec<Scope>,
+}
+
+impl Key {
+    pub fn author(&self) -> Author {
+        Author(format!("key:{}", self.key))
+    }
+
+    pub fn allows(&self, scope: Scope) -> bool {
+        self.scopes.contains(&scope) || self.scopes.contains(&Scope::Admin)
+    }
+}
+
+/// Who holds a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Holder {
+    Account(Login),
+    Operator(Key),
+}
+
+/// A key to give out.
+#[derive(Clone, Debug)]
+pub struct NewKey {
+    /// `None`: an operators' key.
+    pub account: Option<AccountName>,
+    pub label: String,
+    pub scopes: Vec<Scope>,
+    pub expires: Option<Timestamp>,
+    pub networks: Vec<Network>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

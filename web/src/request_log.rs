@@ -8,6 +8,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::Response;
+use postledger_events::id::KeyId;
 use postledger_events::time::Timestamp;
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -32,13 +33,18 @@ impl RequestIds {
     }
 }
 
+/// Has this request's line, and all lines from here on that belong to it, tell which key it came with.
+pub fn note_key(key: KeyId) {
+    tracing::Span::current().record("key", key.0);
+}
+
 /// What a log line tells, and where the id is set.
 pub async fn log(State(ids): State<Arc<RequestIds>>, request: Request, next: Next) -> Response {
     let id = ids.next();
     let route = request.extensions().get::<MatchedPath>().map_or("(none)", MatchedPath::as_str).to_owned();
     let method = request.method().clone();
     let started = Instant::now();
-    let span = tracing::info_span!("request", id);
+    let span = tracing::info_span!("request", id, key = tracing::field::Empty);
     let mut response = next.run(request).instrument(span.clone()).await;
     let (status, micros) = (response.status().as_u16(), started.elapsed().as_micros());
     tracing::info!(parent: &span, %method, route, status, micros);

@@ -20,6 +20,8 @@ pub enum Fault {
     MethodNotAllowed(&'static str),
     CrossSite,
     Unauthorized(&'static str),
+    /// The credentials are right, and not good for this.
+    Forbidden(String),
     /// The proxy does not say who the client is.
     NoClient,
     TooManyAttempts {
@@ -87,6 +89,7 @@ impl IntoResponse for Fault {
                 let challenge = [(header::WWW_AUTHENTICATE, "Basic realm=webapi")];
                 (challenge, text(StatusCode::UNAUTHORIZED, message)).into_response()
             }
+            Fault::Forbidden(why) => text(StatusCode::FORBIDDEN, &format!("403 - forbidden - {why}")),
             Fault::NoClient => text(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "500 - internal server error - no client address in x-forwarded-for",
@@ -120,12 +123,11 @@ impl From<Refusal> for Fault {
             Refusal::MessageLimit => Code::MessageLimitReached,
             Refusal::RecipientLimit => Code::RecipientLimitReached,
             Refusal::OverQuota { .. } => Code::SentOverQuota,
-            Refusal::Invalid(_) | Refusal::TooManyRecipients | Refusal::FutureReleaseTooFar => Code::User,
-            Refusal::NoSuch(_)
-            | Refusal::Exists(_)
-            | Refusal::InUse(_)
-            | Refusal::Conflict(_)
-            | Refusal::AccountGoing(_) => Code::Error,
+            Refusal::Invalid(_)
+            | Refusal::CutOff { .. }
+            | Refusal::TooManyRecipients
+            | Refusal::FutureReleaseTooFar => Code::User,
+            Refusal::NoSuch(_) | Refusal::Exists(_) | Refusal::InUse(_) | Refusal::Conflict(_) | Refusal::AccountGoing(_) => Code::Error,
             Refusal::IdempotencyMismatch => return Fault::IdempotencyMismatch(message),
             Refusal::StaleAttempt(_) | Refusal::Damaged(_) => Code::Server,
         };

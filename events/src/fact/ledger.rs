@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::fact;
-use crate::id::{Author, DeliveryId, Fingerprint, HoldRuleId, JobId, LedgerId, MsgId, Seq, Sha256, SuppressionId};
+use crate::id::{
+    Author, DeliveryId, Fingerprint, HoldRuleId, JobId, KeyId, LedgerId, MsgId, Seq, Sha256, SuppressionId,
+};
 use crate::time::Timestamp;
 
 /// Record 1 of every ledger.
@@ -60,4 +62,5 @@ pub struct LastNumbers {
     pub msg_id: MsgId,
     pub suppression: SuppressionId,
     pub hold_rule: HoldRuleId,
+    pub key: KeyId,
 }

@@ -6,22 +6,27 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use bytes::Bytes;
 use futures_util::stream;
-use postledger_events::id::Seq;
+use postledger_events::Record;
+use postledger_events::id::{CursorName, Seq};
+use postledger_events::record::Envelope;
 use postledger_projections::accounts;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use tokio::time::{Instant, timeout_at};
 
 use super::caller::Caller;
+use super::cursors;
 use super::events_filter::{Conditions, Filter};
 use super::extract::{Query, read};
 use super::page::limit;
 use super::problem::Problem;
+use super::tail::{Entry, Follower, Next, Tail};
 use crate::port::View;
 use crate::{Port, Site};
 
@@ -32,7 +37,7 @@ const CHUNK: usize = 500;
 /// How long a request may wait for something to happen.
 const WAIT_MAX_S: u64 = 25;
 /// The last record that a reader has seen, where `after` does not say it.
-const LAST_EVENT_ID: &str = "last-event-id";
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// A part of the log. Records that were looked at and left out are counted as seen.
 #[derive(Debug, Serialize, Deserialize)]
@@ -45,10 +50,13 @@ pub struct Part {
     pub position: Seq,
 }
 
+/// Which records are asked for, and where to begin.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Listing {
+pub(super) struct Listing {
     after: Option<Seq>,
+    /// Begin behind the place that is kept under this name.
+    cursor: Option<CursorName>,
     limit: Option<usize>,
     /// Seconds to wait for a record if there is none yet.
     #[serde(default)]
@@ -62,18 +70,26 @@ struct Listing {
 }
 
 impl Listing {
-    /// Where the reader has got to. Readers of event streams say it in a header (WHATWG server-sent events, Last-Event-ID).
-    fn after(&self, headers: &HeaderMap) -> Result<Seq, Problem> {
-        let last = headers.get(LAST_EVENT_ID).filter(|_| self.after.is_none());
-        let parse = |last: &HeaderValue| last.to_str().ok()?.parse().ok();
-        let last =
-            last.map(|last| parse(last).ok_or_else(|| Problem::invalid("Last-Event-ID is no number of a record")));
-        Ok(last.transpose()?.or(self.after).unwrap_or(Seq(0)))
+    pub(super) fn is_endless(&self) -> bool {
+        self.limit.is_none() && self.wait_s == 0
     }
 
-    fn filter(self, caller: &Caller) -> Result<Filter, Problem> {
-        let Listing { account, message, recipient, kind, since, until, .. } = self;
-        Filter::new(caller, Conditions { account, message, recipient, kind, since, until })
+    /// The filter, and the record behind which to begin, if the request says so.
+    pub(super) async fn understood<P: Port>(
+        self,
+        site: &Arc<Site<P>>,
+        caller: &Caller,
+    ) -> Result<(Filter, Option<Seq>), Problem> {
+        let Listing { after, cursor, account, message, recipient, kind, since, until, .. } = self;
+        let without_cursors = cursor.is_some();
+        let filter =
+            Filter::new(caller, Conditions { account, message, recipient, kind, since, until, without_cursors })?;
+        let after = match (after, cursor) {
+            (Some(_), Some(_)) => return Err(Problem::invalid("say after or cursor, not both")),
+            (after, None) => after,
+            (None, Some(name)) => Some(cursors::find(site, filter.account().cloned(), name).await?.seq),
+        };
+        Ok((filter, after))
     }
 }
 
@@ -87,27 +103,156 @@ async fn list<P: Port>(
     headers: HeaderMap,
     Query(listing): Query<Listing>,
 ) -> Result<Json<Part>, Problem> {
-    let (after, limit, wait_s) = (listing.after(&headers)?, limit(listing.limit)?, listing.wait_s.min(WAIT_MAX_S));
-    let filter = Arc::new(listing.filter(&caller)?);
+    let (limit, wait_s) = (limit(listing.limit)?, listing.wait_s.min(WAIT_MAX_S));
+    let (filter, after) = listing.understood(&site, &caller).await?;
+    let after = after.or(last_event_id(&headers)?).unwrap_or_default();
     if wait_s > 0 {
-        read(&site, move |view| check_cursor(view, after)).await?;
-        let waited = tokio::time::timeout(Duration::from_secs(wait_s), site.port.wait_past(after)).await;
-        if waited.is_err() {
-            let position = site.port.status().position;
-            return Ok(Json(Part { items: Vec::new(), next: after, position }));
-        }
+        return wait(&site, filter, after, limit, Duration::from_secs(wait_s)).await.map(Json);
     }
     let part = read(&site, move |view| {
         check_cursor(view, after)?;
-        let (lines, next) = lines(view, &filter, after, limit)?;
-        let items = lines.into_iter().map(raw).collect::<Result<_, _>>()?;
+        let Lines { found, seen: next, .. } =
+            lines(view, &filter, after, Bounds { records: limit, bytes: usize::MAX })?;
+        let items = found.into_iter().map(|(_, line)| raw(line)).collect::<Result<_, _>>()?;
         Ok(Part { items, next, position: view.position() })
     });
     part.await.map(Json)
 }
 
+/// Answers when there is something that passes, time is over, or many records were looked at in vain.
+async fn wait<P: Port>(
+    site: &Arc<Site<P>>,
+    filter: Filter,
+    after: Seq,
+    limit: usize,
+    time: Duration,
+) -> Result<Part, Problem> {
+    read(site, move |view| check_cursor(view, after)).await?;
+    let end = Instant::now() + time;
+    let mut follower = Tail::follow(&site.port, filter.account().cloned(), after);
+    let (filter, mut examined) = (Arc::new(filter), 0);
+    let bounds = Bounds { records: limit, bytes: usize::MAX };
+    loop {
+        let mut found = look(site, &filter, &mut follower, bounds).await?;
+        examined += found.examined;
+        let mut is_over = !found.found.is_empty() || examined >= EXAMINED_MAX;
+        if !is_over && found.examined == 0 && is_time_over(site, &mut follower, end).await {
+            // What came in meanwhile for others counts as seen.
+            (is_over, found) = (true, look(site, &filter, &mut follower, bounds).await?);
+        }
+        if is_over {
+            let items = found.found.iter().map(|found| raw(found.line.to_vec())).collect::<Result<_, _>>()?;
+            let position = site.port.view().position().max(follower.at());
+            return Ok(Part { items, next: follower.at(), position });
+        }
+    }
+}
+
+/// Waits for something new, and says whether there was no time for that.
+async fn is_time_over<P: Port>(site: &Site<P>, follower: &mut Follower<P>, end: Instant) -> bool {
+    tokio::select! {
+        () = site.port.stopping() => true,
+        woken = timeout_at(end, follower.woken()) => !matches!(woken, Ok(Ok(()))),
+    }
+}
+
+/// What a follower finds next.
+pub(super) struct Look {
+    pub(super) found: Vec<Found>,
+    /// Records that were looked at. None: there is nothing new.
+    pub(super) examined: usize,
+}
+
+/// How much may be found at once. One record may be larger than that.
+#[derive(Clone, Copy)]
+pub(super) struct Bounds {
+    pub(super) records: usize,
+    pub(super) bytes: usize,
+}
+
+/// A record that passes.
+pub(super) struct Found {
+    pub(super) seq: Seq,
+    pub(super) kind: String,
+    pub(super) line: Bytes,
+}
+
+/// Has a follower look at what comes next, in the ring or in the log.
+pub(super) async fn look<P: Port>(
+    site: &Arc<Site<P>>,
+    filter: &Arc<Filter>,
+    follower: &mut Follower<P>,
+    bounds: Bounds,
+) -> Result<Look, Problem> {
+    let (look, seen) = match follower.look() {
+        Next::Nothing => return Ok(Look { found: Vec::new(), examined: 0 }),
+        Next::Recent(entries) => recent(site, filter, entries, bounds).await?,
+        Next::Older => {
+            let _reader = site.port.tail().reader().await;
+            let (filter, after) = (Arc::clone(filter), follower.at());
+            read(site, move |view| older(view, &filter, after, bounds)).await?
+        }
+    };
+    follower.seen(seen);
+    Ok(look)
+}
+
+async fn recent<P: Port>(
+    site: &Arc<Site<P>>,
+    filter: &Arc<Filter>,
+    entries: Vec<Arc<Entry>>,
+    bounds: Bounds,
+) -> Result<(Look, Seq), Problem> {
+    if filter.reads_rows() {
+        let filter = Arc::clone(filter);
+        return read(site, move |view| passing(view, &filter, entries, bounds)).await;
+    }
+    passing(&site.port.view(), filter, entries, bounds)
+}
+
+/// The entries that pass, and the last one looked at.
+fn passing<V: View>(
+    view: &V,
+    filter: &Filter,
+    entries: Vec<Arc<Entry>>,
+    bounds: Bounds,
+) -> Result<(Look, Seq), Problem> {
+    let (mut look, mut seen, mut bytes) = (Look { found: Vec::new(), examined: 0 }, Seq::default(), 0);
+    for entry in entries {
+        if look.found.len() == bounds.records || bytes >= bounds.bytes {
+            break;
+        }
+        let Record { seq, event, .. } = &entry.record;
+        if filter.passes_record(view, &entry.record)? {
+            bytes += entry.line.len();
+            look.found.push(Found { seq: *seq, kind: event.kind().to_owned(), line: entry.line.clone() });
+        }
+        seen = *seq;
+        look.examined += 1;
+    }
+    Ok((look, seen))
+}
+
+/// The same from the log.
+fn older<V: View>(view: &V, filter: &Filter, after: Seq, bounds: Bounds) -> Result<(Look, Seq), Problem> {
+    let Lines { found, seen, examined } = lines(view, filter, after, bounds)?;
+    let found = found.into_iter().map(|(seq, line)| {
+        let kind = Envelope::decode(&line)?.kind.into_owned();
+        Ok::<_, Problem>(Found { seq, kind, line: line.into() })
+    });
+    Ok((Look { found: found.collect::<Result<_, _>>()?, examined }, seen))
+}
+
+/// Where a reader of server-sent events has got to (WHATWG HTML §9.2). An empty one is none: that is what a client has that saw no id
+/// yet.
+pub(super) fn last_event_id(headers: &HeaderMap) -> Result<Option<Seq>, Problem> {
+    let Some(id) = headers.get(LAST_EVENT_ID).filter(|id| !id.is_empty()) else { return Ok(None) };
+    let seq = id.to_str().ok().and_then(|id| id.parse().ok());
+    seq.map(Some).ok_or_else(|| Problem::invalid("Last-Event-ID is the number of a record"))
+}
+
 /// A cursor beyond a cut would pass over what this branch has in the place of what was cut off.
-fn check_cursor<V: View>(view: &V, after: Seq) -> Result<(), Problem> {
+pub(super) fn check_cursor<V: View>(view: &V, after: Seq) -> Result<(), Problem> {
     let gap = accounts::branches(view)?.into_iter().find(|gap| gap.from < after && after < gap.next);
     match gap {
         Some(gap) => Err(Problem::cut_off(after, gap.from)),
@@ -121,26 +266,34 @@ fn raw(line: Vec<u8>) -> Result<Box<RawValue>, Problem> {
     RawValue::from_string(text).map_err(|e| Problem::internal(format!("a record is no JSON: {e}")))
 }
 
-/// Up to `limit` lines after `after` that pass, and the last record looked at.
-fn lines<V: View>(view: &V, filter: &Filter, after: Seq, limit: usize) -> Result<(Vec<Vec<u8>>, Seq), Problem> {
-    let (mut found, mut seen, mut examined) = (Vec::new(), after, 0);
-    while examined < EXAMINED_MAX && found.len() < limit {
-        let chunk = view.lines_after(seen, CHUNK)?;
+/// Lines that pass, the last record looked at, and how many were.
+struct Lines {
+    found: Vec<(Seq, Vec<u8>)>,
+    seen: Seq,
+    examined: usize,
+}
+
+fn lines<V: View>(view: &V, filter: &Filter, after: Seq, bounds: Bounds) -> Result<Lines, Problem> {
+    let (mut lines, mut bytes) = (Lines { found: Vec::new(), seen: after, examined: 0 }, 0);
+    let is_full = |found: &Vec<_>, bytes| found.len() == bounds.records || bytes >= bounds.bytes;
+    while lines.examined < EXAMINED_MAX && !is_full(&lines.found, bytes) {
+        let chunk = view.lines_after(lines.seen, CHUNK)?;
         if chunk.is_empty() {
             break;
         }
         for (seq, line) in chunk {
-            if found.len() == limit {
+            if is_full(&lines.found, bytes) {
                 break;
             }
             if filter.passes(view, &line)? {
-                found.push(line);
+                bytes += line.len();
+                lines.found.push((seq, line));
             }
-            seen = seq;
-            examined += 1;
+            lines.seen = seq;
+            lines.examined += 1;
         }
     }
-    Ok((found, seen))
+    Ok(lines)
 }
 
 /// Everything after `after` that there is now, one record a line.
@@ -150,11 +303,11 @@ async fn export<P: Port>(
     headers: HeaderMap,
     Query(listing): Query<Listing>,
 ) -> Result<Response, Problem> {
-    if listing.limit.is_some() || listing.wait_s != 0 {
+    if !listing.is_endless() {
         return Err(Problem::invalid("an export has no limit and waits for nothing"));
     }
-    let after = listing.after(&headers)?;
-    let filter = Arc::new(listing.filter(&caller)?);
+    let (filter, after) = listing.understood(&site, &caller).await?;
+    let (filter, after) = (Arc::new(filter), after.or(last_event_id(&headers)?).unwrap_or_default());
     read(&site, move |view| check_cursor(view, after)).await?;
     let view = Arc::new(site.port.view());
     // A fault in the middle breaks the transfer off, so nobody takes a part for the whole.
@@ -173,10 +326,11 @@ async fn export<P: Port>(
 fn piece<V: View>(view: &V, filter: &Filter, after: Seq) -> io::Result<Option<(Bytes, Seq)>> {
     let mut from = after;
     while from < view.position() {
-        let (found, seen) = lines(view, filter, from, CHUNK).map_err(|p| io::Error::other(format!("{p:?}")))?;
+        let bounds = Bounds { records: CHUNK, bytes: usize::MAX };
+        let Lines { found, seen, .. } =
+            lines(view, filter, from, bounds).map_err(|p| io::Error::other(format!("{p:?}")))?;
         if !found.is_empty() {
-            let mut bytes = found.join(&b'\n');
-            bytes.push(b'\n');
+            let bytes = found.into_iter().flat_map(|(_, line)| line.into_iter().chain([b'\n'])).collect::<Vec<u8>>();
             return Ok(Some((bytes.into(), seen)));
         }
         if seen == from {

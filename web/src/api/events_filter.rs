@@ -25,6 +25,9 @@ pub struct Conditions {
     pub since: Option<String>,
     /// Written before.
     pub until: Option<String>,
+    /// Records of cursors are left out unless their kinds are named: whoever moves a cursor behind what they read would only
+    /// find the record of that, and never come to an end.
+    pub without_cursors: bool,
 }
 
 /// The same, understood, with what the caller may see.
@@ -36,6 +39,7 @@ pub struct Filter {
     kinds: Vec<String>,
     since: Option<Timestamp>,
     until: Option<Timestamp>,
+    without_cursors: bool,
 }
 
 impl Filter {
@@ -53,20 +57,45 @@ impl Filter {
             kinds,
             since: parsed(asked.since)?,
             until: parsed(asked.until)?,
+            without_cursors: asked.without_cursors,
         })
+    }
+
+    /// The account that all records are about which pass; `None`: they may be about any.
+    pub fn account(&self) -> Option<&AccountName> {
+        self.account.as_ref()
+    }
+
+    /// Whether more than the records is needed to tell which pass.
+    pub fn reads_rows(&self) -> bool {
+        self.recipient.is_some()
     }
 
     /// Whether a line is asked for and may be seen.
     pub fn passes(&self, rows: &impl Rows, line: &[u8]) -> Result<bool, Problem> {
         let envelope = Envelope::decode(line)?;
-        let in_time = self.since.is_none_or(|t| envelope.at >= t) && self.until.is_none_or(|t| envelope.at < t);
-        if !in_time || !(self.kinds.is_empty() || self.kinds.iter().any(|kind| *kind == envelope.kind)) {
+        if !self.is_wanted(envelope.at, &envelope.kind) {
             return Ok(false);
         }
         if self.account.is_none() && self.message.is_none() && self.recipient.is_none() {
             return Ok(true);
         }
         self.is_about(rows, &Record::decode(line)?)
+    }
+
+    /// The same for a record that was read already.
+    pub fn passes_record(&self, rows: &impl Rows, record: &Record) -> Result<bool, Problem> {
+        Ok(self.is_wanted(record.at, record.event.kind()) && self.is_about(rows, record)?)
+    }
+
+    fn is_wanted(&self, at: Timestamp, kind: &str) -> bool {
+        let in_time = self.since.is_none_or(|t| at >= t) && self.until.is_none_or(|t| at < t);
+        let of_cursor = matches!(kind, "CursorSet" | "CursorRemoved");
+        let of_kind = match self.kinds.as_slice() {
+            [] => !(self.without_cursors && of_cursor),
+            kinds => kinds.iter().any(|wanted| wanted == kind),
+        };
+        in_time && of_kind
     }
 
     fn is_about(&self, rows: &impl Rows, record: &Record) -> Result<bool, Problem> {

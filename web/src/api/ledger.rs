@@ -49,7 +49,7 @@ async fn export<P: Port>(State(site): State<Arc<Site<P>>>, Query(begin): Query<B
 async fn vault<P: Port>(State(site): State<Arc<Site<P>>>, caller: Caller) -> Result<Response, Problem> {
     match caller {
         Caller::Local(_) => {}
-        Caller::Admin | Caller::Account(_) => {
+        Caller::Admin | Caller::Key(_) | Caller::Account(_) => {
             return Err(Problem::forbidden("secrets leave by the control socket only: `postledger backup-vault`"));
         }
     }

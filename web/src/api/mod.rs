@@ -1,20 +1,24 @@
 //! The native API under `/api/v1/`: what the command line and the pages call. JSON in snake_case, times in RFC 3339.
 //!
-//! On the control socket the caller is a user of this machine; elsewhere HTTP Basic names `admin` or an account's address.
+//! On the control socket the caller is a user of this machine; elsewhere HTTP Basic names `admin` or an account's address, or a
+//! key comes as a bearer token.
 //! An account's login sees and changes what is its own; a record of the log it sees if everything in it is its own.
 
 mod about;
 pub mod accounts;
 pub mod addresses;
 pub mod caller;
+pub mod cursors;
 pub mod dkim;
 pub mod domains;
 pub mod events;
 mod events_filter;
+mod events_stream;
 mod extract;
 pub mod holdrules;
 pub mod inbox;
 pub mod jobs;
+pub mod keys;
 mod ledger;
 pub mod overview;
 pub mod page;
@@ -22,11 +26,15 @@ pub mod problem;
 pub mod queue;
 pub mod queue_act;
 pub mod queue_walk;
+mod scopes;
 pub mod suppressions;
+pub mod tail;
 pub mod timeline;
 pub mod transports;
 pub mod verify;
 
+#[cfg(test)]
+mod stream_tests;
 #[cfg(test)]
 mod tests;
 
@@ -63,9 +71,12 @@ fn routes<P: Port>() -> Router<Arc<Site<P>>> {
     Router::new()
         .merge(accounts::routes())
         .merge(addresses::routes())
+        .merge(cursors::routes())
         .merge(events::routes())
+        .merge(events_stream::routes())
         .merge(inbox::routes())
         .merge(jobs::routes())
+        .merge(keys::routes())
         .merge(queue::routes())
         .merge(queue_act::routes())
         .merge(suppressions::routes())

@@ -88,11 +88,12 @@ impl Problem {
 
     /// A cursor that another branch of this ledger gave out.
     pub fn cut_off(cursor: Seq, common: Seq) -> Problem {
-        let detail = format!(
-            "record {cursor} is not part of this ledger, which was restored or repaired since; the last record that it has \
-             in common with the one before is {common}: go on from there"
-        );
+        let detail = Refusal::CutOff { seq: cursor, last_common: common }.to_string();
         Problem { last_common: Some(common), ..Problem::new(StatusCode::CONFLICT, Code::Conflict, detail) }
+    }
+
+    pub fn too_many(detail: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::TOO_MANY_REQUESTS, Code::TooMany, detail).after(RETRY_STOPPED_S)
     }
 
     pub fn conflict(detail: impl Into<String>) -> Problem {
@@ -164,6 +165,7 @@ impl From<Refusal> for Problem {
             | Refusal::FutureReleaseTooFar
             | Refusal::OverQuota { .. }
             | Refusal::IdempotencyMismatch => (StatusCode::UNPROCESSABLE_ENTITY, Code::Invalid),
+            Refusal::CutOff { seq, last_common } => return Problem::cut_off(*seq, *last_common),
             Refusal::MessageLimit | Refusal::RecipientLimit => (StatusCode::TOO_MANY_REQUESTS, Code::TooMany),
             Refusal::Damaged(_) => (StatusCode::INTERNAL_SERVER_ERROR, Code::Internal),
         };
@@ -213,7 +215,7 @@ impl From<postledger_events::record::Error> for Problem {
 
 /// The same whether there were credentials or not.
 pub const BAD_CREDENTIALS: &str =
-    "use HTTP Basic with an account's email address as user name, or `admin`, and the password";
+    "use HTTP Basic with an account's email address as user name, or `admin`, and the password; or a key: Bearer pl_…";
 
 fn unavailable(why: impl Into<String>) -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, why)

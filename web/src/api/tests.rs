@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::body::Body;
 use axum::http::{Method, Request, Response, StatusCode, header};
 use bytes::Bytes;
 use postledger_events::address::{Address, Domain};
-use postledger_events::command::Submitted;
+use postledger_events::command::{AddKey, Submitted};
+use postledger_events::fact::access::{CursorSet, KeyAdded};
 use postledger_events::fact::account::{AccountConfigured, AccountPersonal, AccountSettings, DkimAlgorithm};
 use postledger_events::fact::job::QueueFilter;
 use postledger_events::fact::ledger::{LastNumbers, LedgerBranched};
@@ -18,35 +20,43 @@ use postledger_events::fact::submission::{
 };
 use postledger_events::fact::suppression::{AddressSuppressed, Cause, SuppressionPersonal};
 use postledger_events::id::{
-    AccountName, Author, DeliveryId, HoldRuleId, JobId, MailboxName, MessageUuid, MsgId, RecipientKey, Selector, Seq,
-    Sha256, SuppressionId,
+    AccountName, Author, CursorName, DeliveryId, Fingerprint, HoldRuleId, JobId, KeyId, MailboxName, MessageUuid,
+    MsgId, RecipientKey, SecretId, SecretRef, Selector, Seq, Sha256, SuppressionId,
 };
 use postledger_events::time::Timestamp;
 use postledger_events::{Answer, Command, Event, Record, Refusal};
 use postledger_projections::rows::{Key, Value as Row};
 use postledger_projections::{Error, Memory, Order, Rows, Table, fold};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tower::ServiceExt;
 
+use crate::api::tail::Tail;
 use crate::api::verify::{Line, Wish};
 use crate::peer::{LocalUser, Peer};
 use crate::port::*;
 use crate::{Config, Site};
 
 /// Two accounts, `a` and `b`, which have one of everything each.
-struct Program {
-    rows: Memory,
-    lines: BTreeMap<u64, Vec<u8>>,
+pub(super) struct Program {
+    moment: Mutex<Moment>,
+    position: watch::Sender<Seq>,
     executed: Mutex<Vec<Command>>,
+    tail: Tail,
+    /// Whether it is asked to stop.
+    pub(super) stop: watch::Sender<bool>,
+    /// How often the log was read.
+    pub(super) reads: Arc<AtomicUsize>,
 }
 
 #[derive(Clone)]
-struct Moment {
+pub(super) struct Moment {
     rows: Memory,
     lines: BTreeMap<u64, Vec<u8>>,
+    reads: Arc<AtomicUsize>,
 }
 
-fn name(s: &str) -> AccountName {
+pub(super) fn name(s: &str) -> AccountName {
     AccountName::new(s).unwrap()
 }
 
@@ -64,7 +74,7 @@ fn configured(account: &str) -> Event {
         .into()
 }
 
-fn submitted(account: &str, n: u64) -> Event {
+pub(super) fn submitted(account: &str, n: u64) -> Event {
     let to: Address = format!("secret-{account}@example.net").parse().unwrap();
     MessageSubmitted {
         message: uuid(n),
@@ -106,7 +116,7 @@ fn submitted(account: &str, n: u64) -> Event {
     .into()
 }
 
-fn suppressed(account: &str, n: u64) -> Event {
+pub(super) fn suppressed(account: &str, n: u64) -> Event {
     let original_address: Address = format!("secret-{account}@example.org").parse().unwrap();
     AddressSuppressed {
         id: SuppressionId(n),
@@ -137,7 +147,7 @@ fn received(accounts: &[&str], n: u64) -> Event {
 }
 
 impl Program {
-    fn new() -> Program {
+    pub(super) fn new() -> Program {
         let events = [
             configured("a"),
             configured("b"),
@@ -153,13 +163,19 @@ impl Program {
     }
 
     /// A ledger that was restored: records 4 to 19 are of another branch.
-    fn branched() -> Program {
+    pub(super) fn branched() -> Program {
         let zero = (DeliveryId(0), MsgId(0), SuppressionId(0), HoldRuleId(0));
         let branched = LedgerBranched {
             from_seq: Seq(3),
             from_hash: Sha256::ZERO,
             next_seq: Seq(20),
-            numbers: LastNumbers { delivery: zero.0, msg_id: zero.1, suppression: zero.2, hold_rule: zero.3 },
+            numbers: LastNumbers {
+                delivery: zero.0,
+                msg_id: zero.1,
+                suppression: zero.2,
+                hold_rule: zero.3,
+                key: KeyId(0),
+            },
             job: JobId(1),
             reason: String::new(),
             by: Author::program(),
@@ -169,13 +185,27 @@ impl Program {
     }
 
     fn of(events: impl IntoIterator<Item = (u64, Event)>) -> Program {
-        let (mut rows, mut lines) = (Memory::default(), BTreeMap::new());
-        for (seq, event) in events {
-            let record = Record { seq: Seq(seq), at: Timestamp::from_secs(100), prev: Sha256::ZERO, event };
-            fold(&record, &mut rows).unwrap();
-            lines.insert(seq, record.to_line());
-        }
-        Program { rows, lines, executed: Mutex::default() }
+        let reads = Arc::new(AtomicUsize::new(0));
+        let moment = Moment { rows: Memory::default(), lines: BTreeMap::new(), reads: Arc::clone(&reads) };
+        let program = Program {
+            moment: Mutex::new(moment),
+            position: watch::Sender::new(Seq(0)),
+            executed: Mutex::default(),
+            tail: Tail::default(),
+            stop: watch::Sender::new(false),
+            reads,
+        };
+        events.into_iter().for_each(|(seq, event)| program.append(seq, event));
+        program
+    }
+
+    pub(super) fn append(&self, seq: u64, event: Event) {
+        let record = Record { seq: Seq(seq), at: Timestamp::from_secs(100), prev: Sha256::ZERO, event };
+        let mut moment = self.moment.lock().unwrap();
+        fold(&record, &mut moment.rows).unwrap();
+        moment.lines.insert(seq, record.to_line());
+        drop(moment);
+        self.position.send_replace(Seq(seq));
     }
 }
 
@@ -206,6 +236,7 @@ impl View for Moment {
     }
 
     fn lines_after(&self, after: Seq, limit: usize) -> Result<Vec<(Seq, Vec<u8>)>, Error> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
         let lines = self.lines.range(after.0 + 1..).map(|(seq, line)| (Seq(*seq), line.clone()));
         Ok(lines.take(limit).collect())
     }
@@ -232,13 +263,27 @@ impl Port for Program {
     async fn login(&self, user: &str, password: &str, _: IpAddr) -> Result<Login, LoginError> {
         let address: Address = user.parse().map_err(|_| LoginError::BadCredentials)?;
         match password {
-            "right" => Ok(Login { account: name(address.localpart.as_str()), user: user.to_owned(), address }),
+            "right" => {
+                let account = name(address.localpart.as_str());
+                Ok(Login { account, user: user.to_owned(), address: Some(address), key: None })
+            }
             _ => Err(LoginError::BadCredentials),
         }
     }
 
     async fn login_admin(&self, password: &str, _: IpAddr) -> Result<(), LoginError> {
         if password == "right" { Ok(()) } else { Err(LoginError::BadCredentials) }
+    }
+
+    /// A token is its scopes, of account a or of operators: `a:read,queue`.
+    async fn login_key(&self, token: &str, _: IpAddr) -> Result<Holder, LoginError> {
+        let (owner, scopes) = token.split_once(':').ok_or(LoginError::BadCredentials)?;
+        let scopes = scopes.split(',').map(|scope| scope.parse().map_err(|_| LoginError::BadCredentials));
+        let key = crate::port::Key { key: KeyId(7), scopes: scopes.collect::<Result<_, _>>()? };
+        if owner == "operators" {
+            return Ok(Holder::Operator(key));
+        }
+        Ok(Holder::Account(Login { account: name(owner), user: "key:7".to_owned(), address: None, key: Some(key) }))
     }
 
     async fn send(&self, _: SendRequest) -> Result<Submitted, SendError> {
@@ -280,10 +325,28 @@ impl Port for Program {
         Ok(String::new())
     }
 
-    async fn wait_past(&self, _: Seq) {}
+    async fn wait_past(&self, seq: Seq) {
+        self.position.subscribe().wait_for(|position| *position > seq).await.unwrap();
+    }
+
+    async fn add_key(&self, key: NewKey, by: Author) -> Result<(KeyId, String), ExecuteError> {
+        let NewKey { account, label, scopes, expires, networks } = key;
+        let hash = SecretRef { id: SecretId(uuid::Uuid::nil()), fingerprint: Fingerprint([0; 8]) };
+        let command = AddKey { account, label, scopes, hash, expires, networks, by };
+        self.executed.lock().unwrap().push(Command::AddKey(command));
+        Ok((KeyId(8), "pl_8_secret".to_owned()))
+    }
+
+    fn tail(&self) -> &Tail {
+        &self.tail
+    }
+
+    async fn stopping(&self) {
+        self.stop.subscribe().wait_for(|stop| *stop).await.unwrap();
+    }
 
     fn view(&self) -> Moment {
-        Moment { rows: self.rows.clone(), lines: self.lines.clone() }
+        self.moment.lock().unwrap().clone()
     }
 
     fn verify(&self, _: Wish) -> Option<tokio::sync::mpsc::Receiver<Line>> {
@@ -308,14 +371,14 @@ impl Port for Program {
 
 /// Who sends a request.
 #[derive(Clone, Copy)]
-enum As {
+pub(super) enum As {
     Nobody,
     Admin,
     A,
     Local,
 }
 
-fn request(by: As, method: Method, path: &str, body: impl Into<Body>) -> Request<Body> {
+pub(super) fn request(by: As, method: Method, path: &str, body: impl Into<Body>) -> Request<Body> {
     let request = Request::builder().method(method).uri(format!("/api/v1{path}"));
     let request = request.header(header::CONTENT_TYPE, "application/json");
     let request = match by {
@@ -334,12 +397,12 @@ fn request(by: As, method: Method, path: &str, body: impl Into<Body>) -> Request
     request
 }
 
-async fn send(program: &Arc<Program>, request: Request<Body>) -> Response<Body> {
+pub(super) async fn send(program: &Arc<Program>, request: Request<Body>) -> Response<Body> {
     let site = Arc::new(Site { port: Arc::clone(program), config: Config::default() });
     super::router(site).oneshot(request).await.unwrap()
 }
 
-async fn text(response: Response<Body>) -> String {
+pub(super) async fn text(response: Response<Body>) -> String {
     let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
     String::from_utf8(bytes.to_vec()).unwrap()
 }
@@ -499,7 +562,7 @@ async fn an_account_changes_only_its_own() {
 #[tokio::test]
 async fn an_export_is_the_log_to_the_byte_and_pages_of_events_join() {
     let program = Arc::new(Program::new());
-    let whole = program.lines.values().flat_map(|line| [line.as_slice(), b"\n"].concat()).collect::<Vec<u8>>();
+    let whole = program.view().lines.values().flat_map(|line| [line.as_slice(), b"\n"].concat()).collect::<Vec<u8>>();
     let (status, exported) = get(As::Admin, "/events/export").await;
     assert_eq!(status, StatusCode::OK.as_u16());
     assert_eq!(exported.as_bytes(), whole);
@@ -523,7 +586,7 @@ async fn the_ledger_leaves_whole_and_secrets_only_at_this_machine() {
     assert_eq!(get(As::Admin, "/ledger/export?after=3").await, (200, "one\ntwo\n".to_owned()));
     let (status, problem) = get(As::Local, "/ledger/export?after=99").await;
     let problem: Value = serde_json::from_str(&problem).unwrap();
-    assert_eq!((status, &problem["last_common"]), (409, &json!(Program::new().lines.len())));
+    assert_eq!((status, &problem["last_common"]), (409, &json!(Program::new().view().lines.len())));
     assert_eq!(get(As::Local, "/ledger/vault").await, (200, "secrets".to_owned()));
     for by in [As::Admin, As::A, As::Nobody] {
         let (status, answer) = get(by, "/ledger/vault").await;
@@ -561,6 +624,114 @@ async fn a_cursor_of_another_branch_is_told_where_to_go_on() {
             }
         }
     }
+}
+
+/// A request with a key; see the login of the program.
+fn with_key(token: &str, method: Method, path: &str, body: impl Into<Body>) -> Request<Body> {
+    let mut request = request(As::Nobody, method, path, body);
+    request.headers_mut().insert(header::AUTHORIZATION, format!("Bearer {token}").parse().unwrap());
+    request
+}
+
+#[tokio::test]
+async fn a_key_may_do_what_its_owner_may_as_far_as_its_scopes_go() {
+    let program = Arc::new(Program::new());
+    let check = async |token: &str, method: Method, path: &str, body: Value, status: u16| {
+        let response = send(&program, with_key(token, method, path, body.to_string())).await;
+        let got = response.status().as_u16();
+        let answer = text(response).await;
+        assert_eq!(got, status, "{path} with {token}: {answer}");
+        answer
+    };
+    let cancel = json!({ "action": "cancel", "all": true });
+    let seen = check("a:read", Method::GET, "/queue", json!({}), 200).await;
+    assert!(seen.contains("secret-a") && !seen.contains("secret-b"), "{seen}");
+    check("a:read", Method::GET, "/queue?account=b", json!({}), 403).await;
+    check("a:admin", Method::GET, "/status", json!({}), 403).await;
+    check("operators:read", Method::GET, "/status", json!({}), 200).await;
+    check("operators:read", Method::GET, "/ledger/vault", json!({}), 403).await;
+    let refused = check("a:read", Method::POST, "/queue", cancel.clone(), 403).await;
+    assert!(refused.contains("key 7 lacks the scope queue"), "{refused}");
+    let refused = check("a:queue", Method::GET, "/queue", json!({}), 403).await;
+    assert!(refused.contains("key 7 lacks the scope read"), "{refused}");
+    check("a:read,send", Method::PUT, "/accounts/a/password", json!({ "password": "x" }), 403).await;
+    check("operators:read", Method::POST, "/accounts", json!({ "account": "c" }), 403).await;
+    check("nonsense", Method::GET, "/queue", json!({}), 401).await;
+    assert!(program.executed.lock().unwrap().is_empty());
+
+    check("a:queue", Method::POST, "/queue", cancel, 200).await;
+    let Some(Command::Queue(command)) = program.executed.lock().unwrap().pop() else { panic!() };
+    assert_eq!((command.by.to_string().as_str(), command.filter.account), ("key:7", Some(name("a"))));
+}
+
+#[tokio::test]
+async fn keys_are_given_out_by_whom_they_may_be() {
+    let program = Arc::new(Program::new());
+    let new = |account: Option<&str>, scope: &str| json!({ "account": account, "label": "x", "scopes": [scope] });
+    let check = async |request: Request<Body>, status: u16| {
+        let response = send(&program, request).await;
+        assert_eq!(response.status().as_u16(), status);
+        let given = text(response).await;
+        assert_eq!(given.contains("pl_8_secret"), status == 201, "{given}");
+        program.executed.lock().unwrap().pop().map(|command| match command {
+            Command::AddKey(command) => (command.account.map(|a| a.to_string()), command.by.0),
+            other => panic!("{other:?}"),
+        })
+    };
+    let by = |who: As, body: Value| request(who, Method::POST, "/keys", body.to_string());
+    let by_key = |token: &str, body: Value| with_key(token, Method::POST, "/keys", body.to_string());
+    let given = |account: Option<&str>, by: &str| Some((account.map(str::to_owned), by.to_owned()));
+    assert_eq!(check(by(As::Local, new(None, "admin")), 201).await, given(None, "unix:root"));
+    assert_eq!(check(by(As::Admin, new(Some("b"), "admin")), 201).await, given(Some("b"), "admin"));
+    assert_eq!(check(by(As::A, new(None, "send")), 201).await, given(Some("a"), "account:a"));
+    assert_eq!(check(by(As::A, new(Some("b"), "send")), 403).await, None);
+    assert_eq!(check(by(As::A, new(None, "admin")), 403).await, None);
+    assert_eq!(check(by_key("a:read,send,queue", new(None, "send")), 403).await, None);
+    assert_eq!(check(by_key("a:admin", new(None, "send")), 201).await, given(Some("a"), "key:7"));
+    assert_eq!(check(by_key("a:admin", new(None, "admin")), 403).await, None);
+    assert_eq!(check(by_key("operators:admin", new(None, "admin")), 201).await, given(None, "key:7"));
+    assert_eq!(check(by(As::Admin, json!({ "label": "x", "scopes": ["all"] })), 422).await, None);
+    let network = json!({ "label": "x", "scopes": ["send"], "networks": ["192.0.2.1/24"] });
+    assert_eq!(check(by(As::Admin, network), 422).await, None);
+}
+
+#[tokio::test]
+async fn keys_and_cursors_of_others_are_not_there() {
+    let program = Arc::new(Program::new());
+    let hash = SecretRef { id: SecretId(uuid::Uuid::nil()), fingerprint: Fingerprint([0; 8]) };
+    for (n, owner) in [(1, Some("a")), (2, Some("b")), (3, None)] {
+        let (account, label, scopes) = (owner.map(name), format!("key of {owner:?}"), vec![]);
+        let (expires, networks, by) = (None, Vec::new(), Author::program());
+        let added = KeyAdded { key: KeyId(n), account: account.clone(), label, scopes, hash, expires, networks, by };
+        program.append(20 + n, added.into());
+        let (cursor, by) = (CursorName::new("x").unwrap(), Author::program());
+        program.append(30 + n, CursorSet { account, cursor, seq: Seq(n), by }.into());
+    }
+    let check = async |by: As, method: Method, path: &str, status: u16| {
+        let response = send(&program, request(by, method, path, "")).await;
+        assert_eq!(response.status().as_u16(), status, "{path}");
+        let answer: Value = serde_json::from_str(&text(response).await).unwrap_or_default();
+        let numbers = answer["items"].as_array().map(|items| items.iter().map(|item| item["key"].as_u64()).collect());
+        (numbers.unwrap_or_default(), answer)
+    };
+    let get = Method::GET;
+    assert_eq!(check(As::Admin, get.clone(), "/keys", 200).await.0, [Some(1), Some(2), Some(3)]);
+    assert_eq!(check(As::Admin, get.clone(), "/keys?account=b", 200).await.0, [Some(2)]);
+    assert_eq!(check(As::A, get.clone(), "/keys", 200).await.0, [Some(1)]);
+    let (first, page) = check(As::Admin, get.clone(), "/keys?limit=2", 200).await;
+    assert_eq!((first, &page["next"]), (vec![Some(1), Some(2)], &json!("3")));
+    assert_eq!(check(As::Admin, get.clone(), "/keys?cursor=3", 200).await.0, [Some(3)]);
+    for path in ["/keys/2", "/keys/3", "/keys/9"] {
+        check(As::A, Method::DELETE, path, 404).await;
+    }
+    assert!(program.executed.lock().unwrap().is_empty());
+    check(As::A, Method::DELETE, "/keys/1", 204).await;
+    let seq = async |by: As, path: &str, status: u16| check(by, get.clone(), path, status).await.1["seq"].clone();
+    assert_eq!(seq(As::A, "/cursors/x", 200).await, 1);
+    assert_eq!(seq(As::Admin, "/cursors/x?account=b", 200).await, 2);
+    assert_eq!(seq(As::Admin, "/cursors/x", 200).await, 3);
+    seq(As::A, "/cursors/x?account=b", 403).await;
+    seq(As::A, "/cursors/y", 404).await;
 }
 
 #[tokio::test]

@@ -30,14 +30,15 @@ use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::any;
 use postledger_events::address::Address;
 use postledger_events::command::IdempotencyKey;
+use postledger_events::fact::access::Scope;
 use postledger_events::id::Author;
 use serde::Serialize;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::auth::Basic;
-use crate::port::Login;
+use crate::auth::{Basic, bearer};
+use crate::port::{Holder, Login};
 use crate::status::{BAD_CREDENTIALS, Code, Fault, json as answer};
-use crate::{Port, Site, csrf, peer};
+use crate::{Port, Site, csrf, peer, request_log};
 use form::FormFile;
 
 /// The contract's methods.
@@ -87,6 +88,22 @@ impl Method {
             Method::MessageFlagsAdd => "MessageFlagsAdd",
             Method::MessageFlagsRemove => "MessageFlagsRemove",
             Method::MessageMove => "MessageMove",
+        }
+    }
+
+    /// What a key must be good for.
+    fn scope(self) -> Scope {
+        match self {
+            Method::Send => Scope::Send,
+            Method::SuppressionAdd | Method::SuppressionRemove => Scope::Suppressions,
+            Method::SuppressionList
+            | Method::SuppressionPresent
+            | Method::MessageGet
+            | Method::MessageRawGet
+            | Method::MessagePartGet => Scope::Read,
+            Method::MessageDelete | Method::MessageFlagsAdd | Method::MessageFlagsRemove | Method::MessageMove => {
+                Scope::Mailboxes
+            }
         }
     }
 
@@ -151,9 +168,24 @@ async fn call<P: Port>(site: &Site<P>, method: Method, parts: &Parts, body: Body
     if csrf::is_cross_site(parts, site.config.forwarded) {
         return Err(Fault::CrossSite);
     }
-    let Basic { user, password } = Basic::parse(&parts.headers).ok_or(Fault::Unauthorized(BAD_CREDENTIALS))?;
-    let client = peer::client(parts, site.config.forwarded).ok_or(Fault::NoClient)?;
-    let login = site.port.login(&user, &password, client).await?;
+    let client = || peer::client(parts, site.config.forwarded).ok_or(Fault::NoClient);
+    let (login, client) = if let Some(token) = bearer(&parts.headers) {
+        let client = client()?;
+        match site.port.login_key(token, client).await? {
+            Holder::Account(login) => (login, client),
+            Holder::Operator(key) => return Err(Fault::Forbidden(format!("key {} is for no account", key.key))),
+        }
+    } else {
+        let Basic { user, password } = Basic::parse(&parts.headers).ok_or(Fault::Unauthorized(BAD_CREDENTIALS))?;
+        let client = client()?;
+        (site.port.login(&user, &password, client).await?, client)
+    };
+    if let Some(key) = &login.key {
+        request_log::note_key(key.key);
+        if !key.allows(method.scope()) {
+            return Err(Fault::Forbidden(format!("key {} lacks the scope {}", key.key, method.scope())));
+        }
+    }
     let caller = Caller { login, client, headers: &parts.headers };
     let form = || form::read(parts, body, &site.config);
     match method {
@@ -181,7 +213,7 @@ struct Caller<'a> {
 
 impl Caller<'_> {
     fn author(&self) -> Author {
-        Author(format!("account:{}", self.login.account))
+        self.login.author()
     }
 
     fn idempotency(

@@ -216,7 +216,8 @@ fn sender<P: Port>(port: &P, login: &Login, mut from: Vec<Person>) -> Result<dra
         None => {
             let row = accounts::account(&port.view(), &login.account)?;
             let name = row.and_then(|account| account.full_name).unwrap_or_default();
-            Ok(draft::NameAddress { name, address: login.address.clone() })
+            let address = login.address.clone().ok_or(Refusal::BadFrom)?;
+            Ok(draft::NameAddress { name, address })
         }
     }
 }

@@ -20,6 +20,7 @@ use postledger_projections::rows::{Key, Value};
 use postledger_projections::{Memory, Order, Rows, Table};
 use tower::ServiceExt;
 
+use crate::api::tail::Tail;
 use crate::api::verify::{Line, Wish};
 use crate::port::*;
 use crate::{Config, Peer};
@@ -31,6 +32,7 @@ struct Program {
     executed: Mutex<Vec<Command>>,
     logins: Mutex<u32>,
     stopped: Option<&'static str>,
+    tail: Tail,
 }
 
 struct Moment(Memory);
@@ -89,7 +91,8 @@ impl Port for Program {
             ("nologin@localhost", "moxmoxmox") => Err(LoginError::Disabled),
             (_, "moxmoxmox") if user.starts_with("mox") => {
                 let address = Address::parse(user).map_err(|_| LoginError::BadCredentials)?;
-                Ok(Login { account: AccountName::new("mox").unwrap(), user: user.to_owned(), address })
+                let account = AccountName::new("mox").unwrap();
+                Ok(Login { account, user: user.to_owned(), address: Some(address), key: None })
             }
             _ => Err(LoginError::BadCredentials),
         }
@@ -97,6 +100,17 @@ impl Port for Program {
 
     async fn login_admin(&self, _: &str, _: IpAddr) -> Result<(), LoginError> {
         Err(LoginError::BadCredentials)
+    }
+
+    /// A token is the name of the one scope that it has, with `operator:` in front if it is for no account.
+    async fn login_key(&self, token: &str, _: IpAddr) -> Result<Holder, LoginError> {
+        let scope = token.trim_start_matches("operator:").parse().map_err(|_| LoginError::BadCredentials)?;
+        let key = crate::port::Key { key: KeyId(7), scopes: vec![scope] };
+        if token.starts_with("operator:") {
+            return Ok(Holder::Operator(key));
+        }
+        let (account, address) = (AccountName::new("mox").unwrap(), Address::parse("first@localhost").ok());
+        Ok(Holder::Account(Login { account, user: "key:7".to_owned(), address, key: Some(key) }))
     }
 
     async fn send(&self, request: SendRequest) -> Result<Submitted, SendError> {
@@ -173,6 +187,18 @@ impl Port for Program {
     }
 
     async fn wait_past(&self, _: Seq) {}
+
+    async fn add_key(&self, _: NewKey, _: Author) -> Result<(KeyId, String), ExecuteError> {
+        Err(ExecuteError::InFlight)
+    }
+
+    fn tail(&self) -> &Tail {
+        &self.tail
+    }
+
+    async fn stopping(&self) {
+        std::future::pending().await
+    }
 
     fn now(&self) -> Timestamp {
         Timestamp::EPOCH
@@ -295,6 +321,67 @@ fn logins() {
     check("many@localhost", "x", 429, ("retry-after", "42"));
     let panicked = check("panic@localhost", "x", 400, ("content-type", "application/json; charset=utf-8"));
     assert_eq!(panicked, "{\"Code\":\"server\",\"Message\":\"unhandled error\"}\n");
+}
+
+#[test]
+fn every_method_demands_its_scope_of_a_key() {
+    let site = Site::new(Config::default());
+    let call = |token: &str, method: &str, json: &str| {
+        let request = from_peer("POST", &format!("/webapi/v0/{method}"))
+            .header("authorization", format!("Bearer {token}"))
+            .header("content-type", "application/json");
+        let got = site.ask(request.body(Body::from(json.to_owned())).unwrap());
+        (got.status, got.body)
+    };
+    let check = |method: &str, json: &str, demands: &str| {
+        for scope in postledger_events::fact::access::Scope::ALL.map(|scope| scope.name()) {
+            let (status, body) = call(scope, method, json);
+            if scope == demands || scope == "admin" {
+                assert!(
+                    status == 200 || body.contains("not in this version"),
+                    "{method} with {scope}: {status} {body}"
+                );
+            } else {
+                let refused = format!("403 - forbidden - key 7 lacks the scope {demands}\n");
+                assert_eq!((status, body), (403, refused), "{method} with {scope}");
+            }
+        }
+        let (status, body) = call(&format!("operator:{demands}"), method, json);
+        assert_eq!((status, body.contains("for no account")), (403, true), "{method}");
+        assert_eq!(call("nonsense", method, json), (401, format!("{}\n", crate::status::BAD_CREDENTIALS)));
+    };
+    check("Send", r#"{"To":[{"Address":"x@y.example"}],"Text":"t"}"#, "send");
+    check("SuppressionList", "{}", "read");
+    check("SuppressionPresent", r#"{"EmailAddress":"x@y.example"}"#, "read");
+    check("SuppressionAdd", r#"{"EmailAddress":"x@y.example"}"#, "suppressions");
+    check("SuppressionRemove", r#"{"EmailAddress":"x@y.example"}"#, "suppressions");
+    for method in ["MessageGet", "MessageRawGet", "MessagePartGet"] {
+        check(method, "{}", "read");
+    }
+    for method in ["MessageDelete", "MessageFlagsAdd", "MessageFlagsRemove", "MessageMove"] {
+        check(method, "{}", "mailboxes");
+    }
+}
+
+#[test]
+fn what_a_key_does_is_told_of_the_key() {
+    let site = Site::new(Config::default());
+    let call = |token: &str, method: &str, json: &str| {
+        let request = from_peer("POST", &format!("/webapi/v0/{method}"))
+            .header("authorization", format!("Bearer {token}"))
+            .header("content-type", "application/json");
+        assert_eq!(site.ask(request.body(Body::from(json.to_owned())).unwrap()).status, 200);
+    };
+    call("send", "Send", r#"{"To":[{"Address":"x@y.example"}],"Text":"t"}"#);
+    call("suppressions", "SuppressionAdd", r#"{"EmailAddress":"x@y.example"}"#);
+    let sent = site.program.sent.lock().unwrap();
+    assert_eq!(
+        (sent[0].login.user.as_str(), sent[0].draft.from.address.to_string()),
+        ("key:7", "first@localhost".to_owned())
+    );
+    let executed = site.program.executed.lock().unwrap();
+    let Command::Suppress(suppress) = &executed[0] else { panic!("{executed:?}") };
+    assert_eq!(suppress.by, Author("key:7".to_owned()));
 }
 
 #[test]

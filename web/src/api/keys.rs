@@ -1,0 +1,156 @@
+//! Keys of the API: listed, given out and revoked. What a key is shown once, when it is given out.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get};
+use axum::{Json, Router};
+use postledger_events::command::RevokeKey;
+use postledger_events::fact::access::{Network, Scope};
+use postledger_events::id::{AccountName, KeyId};
+use postledger_events::refusal::Thing;
+use postledger_events::time::Timestamp;
+use postledger_events::{Command, Refusal};
+use postledger_projections::access::{self, KeyRow};
+use serde::{Deserialize, Serialize};
+
+use super::caller::Caller;
+use super::extract::{Body, Path, Query, read};
+use super::page::{Page, bad_cursor, limit};
+use super::problem::Problem;
+use crate::port::NewKey;
+use crate::{Port, Site};
+
+/// A key, without what makes it one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Key {
+    pub key: KeyId,
+    /// `null`: it is an operators' key, to which all accounts are open.
+    pub account: Option<AccountName>,
+    pub label: String,
+    pub scopes: Vec<Scope>,
+    /// `null`: it lasts until it is revoked.
+    pub expires: Option<Timestamp>,
+    /// It is over and only listed still.
+    pub expired: bool,
+    /// Such as `192.0.2.0/24`; empty: it can be used from everywhere.
+    pub networks: Vec<String>,
+    pub added: Timestamp,
+    pub by: String,
+    /// To within ten minutes; `null`: never.
+    pub last_used: Option<Timestamp>,
+    pub last_client: Option<String>,
+}
+
+/// A key to give out.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct New {
+    /// May be left out by an account's login. `null` from an operator: a key for operators.
+    #[serde(default)]
+    pub account: Option<AccountName>,
+    /// What people call it.
+    pub label: String,
+    pub scopes: Vec<Scope>,
+    #[serde(default)]
+    pub expires: Option<Timestamp>,
+    #[serde(default)]
+    pub networks: Vec<String>,
+}
+
+/// What was given out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Given {
+    pub key: KeyId,
+    /// Shown now and never again.
+    pub token: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Listing {
+    account: Option<AccountName>,
+    cursor: Option<String>,
+    limit: Option<usize>,
+}
+
+pub fn routes<P: Port>() -> Router<Arc<Site<P>>> {
+    Router::new().route("/keys", get(list::<P>).post(add::<P>)).route("/keys/{key}", delete(revoke::<P>))
+}
+
+/// In the order of their numbers.
+async fn list<P: Port>(
+    State(site): State<Arc<Site<P>>>,
+    caller: Caller,
+    Query(listing): Query<Listing>,
+) -> Result<Json<Page<Key>>, Problem> {
+    let account = caller.scope(listing.account)?;
+    let (limit, now) = (limit(listing.limit)?, site.port.now());
+    let from = listing.cursor.map(|cursor| cursor.parse().map_err(|_| bad_cursor())).transpose()?;
+    let from = from.unwrap_or(KeyId(0));
+    let list = read(&site, move |view| {
+        let mut rows = match &account {
+            Some(account) => access::keys_of(view, Some(account), usize::MAX)?,
+            None => access::keys(view, from, limit + 1)?,
+        };
+        rows.retain(|row| row.key >= from);
+        let next = rows.get(limit).map(|row| row.key.to_string());
+        let items = rows.into_iter().take(limit).map(|row| key_of(row, now)).collect();
+        Ok(Page { items, next })
+    });
+    list.await.map(Json)
+}
+
+async fn add<P: Port>(
+    State(site): State<Arc<Site<P>>>,
+    caller: Caller,
+    Body(new): Body<New>,
+) -> Result<Response, Problem> {
+    let account = caller.scope(new.account)?;
+    if caller.confined().is_some() && new.scopes.contains(&Scope::Admin) {
+        return Err(Problem::forbidden("only an operator gives out keys with the scope admin"));
+    }
+    let networks = new.networks.iter().map(|network| network.parse().map_err(Problem::invalid));
+    let networks = networks.collect::<Result<Vec<Network>, Problem>>()?;
+    let (label, scopes, expires) = (new.label, new.scopes, new.expires);
+    let key = NewKey { account, label, scopes, expires, networks };
+    let (key, token) = site.port.add_key(key, caller.author()).await?;
+    Ok((StatusCode::CREATED, [(header::CACHE_CONTROL, "no-store")], Json(Given { key, token })).into_response())
+}
+
+async fn revoke<P: Port>(
+    State(site): State<Arc<Site<P>>>,
+    caller: Caller,
+    Path(key): Path<KeyId>,
+) -> Result<StatusCode, Problem> {
+    let row = read(&site, move |view| Ok(access::key_row(view, key)?)).await?;
+    let own = row.is_some_and(|row| match &row.account {
+        Some(account) => caller.may_see(account),
+        None => caller.confined().is_none(),
+    });
+    if !own {
+        return Err(Refusal::NoSuch(Thing::Key(key.to_string())).into());
+    }
+    site.port.execute(Command::RevokeKey(RevokeKey { key, by: caller.author() })).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn key_of(row: KeyRow, now: Timestamp) -> Key {
+    let KeyRow { key, account, label, scopes, expires, networks, added, by, used, .. } = row;
+    let last_client = used.as_ref().and_then(|used| used.client).map(|client| client.to_string());
+    Key {
+        key,
+        account,
+        label,
+        scopes,
+        expires,
+        expired: expires.is_some_and(|expires| expires <= now),
+        networks: networks.iter().map(Network::to_string).collect(),
+        added,
+        by: by.0,
+        last_used: used.map(|used| used.at),
+        last_client,
+    }
+}
