@@ -13,3 +13,4 @@ mod secrets;
 mod server;
 mod simulation;
 mod sink;
+mod webhook_bodies;
