@@ -6,7 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 use crate::address::{Address, Domain};
 use crate::fact::account::{AccountSettings, Destination, DkimKey, Fold, RetrySchedule, TransportSettings};
 use crate::fact::attempt::{Session, TlsUsed};
-use crate::fact::job::{HoldMatch, QueueAction, QueueFilter};
+use crate::fact::call::{CallRef, CallTexts};
+use crate::fact::endpoint::{CallFormat, Direction, EndpointSettings, OutgoingEvent, Superseding};
+use crate::fact::job::{CallAction, CallFilter, HoldMatch, QueueAction, QueueFilter};
 use crate::fact::submission::{BodyRef, Origin, Via};
 use crate::id::*;
 use crate::reply::{EnhancedCode, Reply};
@@ -37,6 +39,16 @@ pub enum Command {
     RemoveAddress(RemoveAddress),
     ConfigureTransport(ConfigureTransport),
     RemoveTransport(RemoveTransport),
+    ConfigureEndpoint(Box<ConfigureEndpoint>),
+    RemoveEndpoint(RemoveEndpoint),
+    FinishCalls(FinishCalls),
+    Calls(CallsCommand),
+    RecordTestCall(Box<RecordTestCall>),
+    StartReplay(StartReplay),
+    AdvanceReplay(AdvanceReplay),
+    StopReplay(StopReplay),
+    ResumeReplay(ResumeReplay),
+    CancelReplay(CancelReplay),
     Expire(Expire),
     AcceptClock(AcceptClock),
     Branch(Branch),
@@ -237,11 +249,6 @@ pub struct AccountChange {
 
 impl AccountChange {
     pub fn apply(self, full_name: &mut String, settings: &mut AccountSettings) {
-        fn set<T>(to: &mut T, from: Option<T>) {
-            if let Some(value) = from {
-                *to = value;
-            }
-        }
         set(full_name, self.full_name);
         set(&mut settings.login_disabled, self.login_disabled);
         set(&mut settings.fromid_logins, self.fromid_logins);
@@ -253,6 +260,12 @@ impl AccountChange {
         set(&mut settings.fold, self.fold);
         set(&mut settings.retry, self.retry);
         settings.password = self.password.or(settings.password);
+    }
+}
+
+fn set<T>(to: &mut T, from: Option<T>) {
+    if let Some(value) = from {
+        *to = value;
     }
 }
 
@@ -316,6 +329,170 @@ pub struct RemoveTransport {
     pub by: Author,
 }
 
+/// A change of an endpoint, or a new one.
+#[derive(Clone, Debug)]
+pub struct ConfigureEndpoint {
+    pub account: AccountName,
+    pub endpoint: EndpointName,
+    /// Whether it must be new, or must exist.
+    pub create: bool,
+    pub change: EndpointChange,
+    pub by: Author,
+}
+
+/// Settings to change; `None` leaves one as it is. A new endpoint needs a direction, which stays, and an URL.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EndpointChange {
+    pub direction: Option<Direction>,
+    pub url: Option<String>,
+    pub format: Option<CallFormat>,
+    pub events: Option<Vec<OutgoingEvent>>,
+    /// The inner `None`: no Authorization header.
+    pub authorization: Option<Option<SecretRef>>,
+    /// Secrets that sign as well from now on.
+    pub add_secrets: Vec<SecretRef>,
+    /// Secrets that sign no more.
+    pub remove_secrets: Vec<Fingerprint>,
+    pub superseding: Option<Superseding>,
+    pub concurrency_max: Option<u32>,
+    /// The inner `None`: as fast as it goes.
+    pub calls_per_second_max: Option<Option<u32>>,
+    pub retry: Option<RetrySchedule>,
+    pub connect_timeout_s: Option<u32>,
+    pub timeout_s: Option<u32>,
+    pub keep_s: Option<u64>,
+    pub disabled: Option<bool>,
+}
+
+impl EndpointChange {
+    /// All but the direction.
+    pub fn apply(self, settings: &mut EndpointSettings) {
+        set(&mut settings.url, self.url);
+        set(&mut settings.format, self.format);
+        set(&mut settings.events, self.events);
+        set(&mut settings.authorization, self.authorization);
+        settings.secrets.retain(|secret| !self.remove_secrets.contains(&secret.fingerprint));
+        settings.secrets.extend(self.add_secrets);
+        set(&mut settings.superseding, self.superseding);
+        set(&mut settings.concurrency_max, self.concurrency_max);
+        set(&mut settings.calls_per_second_max, self.calls_per_second_max);
+        set(&mut settings.retry, self.retry);
+        set(&mut settings.connect_timeout_s, self.connect_timeout_s);
+        set(&mut settings.timeout_s, self.timeout_s);
+        set(&mut settings.keep_s, self.keep_s);
+        set(&mut settings.disabled, self.disabled);
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct RemoveEndpoint {
+    pub account: AccountName,
+    pub endpoint: EndpointName,
+    pub by: Author,
+}
+
+/// Calls of one endpoint came to an end.
+#[derive(Clone, Debug)]
+pub struct FinishCalls {
+    pub account: AccountName,
+    pub endpoint: EndpointName,
+    pub results: Vec<FinishedCall>,
+    pub texts: CallTexts,
+}
+
+/// One POST, or why there was none. Indices point into the texts of the command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FinishedCall {
+    pub call: CallRef,
+    pub started: Timestamp,
+    pub took_us: u64,
+    pub remote_addr: Option<SocketAddr>,
+    pub reply: CallReply,
+    pub response: Option<u16>,
+    pub error: Option<u16>,
+    /// Thousandths of the next wait, -10 to 9 (a roll of dice): the contract's spread.
+    pub jitter_permille: i8,
+}
+
+/// What came of a POST.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallReply {
+    /// With this status.
+    Answered { status: u16, retry_after_s: Option<u32> },
+    /// There was no answer, for whatever reason.
+    Unanswered,
+    /// What the body is made of was forgotten; nothing was sent.
+    Forgotten,
+}
+
+/// The same for some calls of one endpoint, or for many, which becomes a job.
+#[derive(Clone, Debug)]
+pub struct CallsCommand {
+    pub filter: CallFilter,
+    pub action: CallAction,
+    pub by: Author,
+}
+
+/// An invented event was sent.
+#[derive(Clone, Debug)]
+pub struct RecordTestCall {
+    pub account: AccountName,
+    pub endpoint: EndpointName,
+    pub started: Timestamp,
+    pub took_us: u64,
+    pub remote_addr: Option<SocketAddr>,
+    /// Of the response; 0 if there was none.
+    pub status: u16,
+    pub texts: CallTexts,
+    pub by: Author,
+}
+
+#[derive(Clone, Debug)]
+pub struct StartReplay {
+    pub account: AccountName,
+    pub endpoint: EndpointName,
+    /// The first fact.
+    pub from: Seq,
+    /// The last; `None`: of those that there are now.
+    pub to: Option<Seq>,
+    pub only_failed: bool,
+    pub kinds: Vec<OutgoingEvent>,
+    pub calls_per_second_max: Option<u32>,
+    pub by: Author,
+}
+
+/// A replay has come this far.
+#[derive(Clone, Debug)]
+pub struct AdvanceReplay {
+    pub replay: ReplayId,
+    /// All before this is done, but for calls that failed and are to be tried again.
+    pub cursor: CallRef,
+    pub results: Vec<FinishedCall>,
+    pub texts: CallTexts,
+    /// There is nothing behind the cursor.
+    pub done: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct StopReplay {
+    pub replay: ReplayId,
+    /// By the program, why it cannot go on.
+    pub error: Option<String>,
+    pub by: Author,
+}
+
+#[derive(Clone, Debug)]
+pub struct ResumeReplay {
+    pub replay: ReplayId,
+    pub by: Author,
+}
+
+#[derive(Clone, Debug)]
+pub struct CancelReplay {
+    pub replay: ReplayId,
+    pub by: Author,
+}
+
 /// Forget what is over, at most 1,000 rows of it.
 #[derive(Clone, Debug)]
 pub struct Expire {
@@ -367,8 +544,9 @@ pub enum Answer {
     HoldRule(HoldRuleId, JobId),
     /// Too much for one command: a job does it.
     Job(JobId),
-    /// How many deliveries were changed.
+    /// How many deliveries or calls were changed.
     Affected(u64),
+    Replay(ReplayId),
     Received(Vec<MsgId>),
     /// Whether there is more to do.
     More(bool),

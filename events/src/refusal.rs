@@ -34,6 +34,8 @@ pub enum Refusal {
     AccountGoing(AccountName),
     /// Another thing depends on it; the text names it.
     InUse(String),
+    /// It is not so that this could be done; the text says what to do first.
+    Conflict(String),
     /// A row cannot be read; the ledger must be verified and rebuilt.
     Damaged(String),
 }
@@ -51,6 +53,9 @@ pub enum Thing {
     Delivery(String),
     Message(String),
     Suppression(String),
+    Endpoint(String),
+    Call(String),
+    Replay(String),
 }
 
 impl fmt::Display for Thing {
@@ -66,6 +71,9 @@ impl fmt::Display for Thing {
             Thing::Delivery(n) => ("queued delivery", n),
             Thing::Message(n) => ("message", n),
             Thing::Suppression(n) => ("suppressed address", n),
+            Thing::Endpoint(n) => ("endpoint", n),
+            Thing::Call(n) => ("call", n),
+            Thing::Replay(n) => ("replay", n),
         };
         write!(f, "{what} {name}")
     }
@@ -99,6 +107,7 @@ impl fmt::Display for Refusal {
             Refusal::StaleAttempt(attempt) => write!(f, "attempt {attempt} is not running"),
             Refusal::AccountGoing(account) => write!(f, "account {account} is being removed"),
             Refusal::InUse(by) => write!(f, "still in use: {by}"),
+            Refusal::Conflict(why) => f.write_str(why),
             Refusal::Damaged(what) => {
                 write!(
                     f,

@@ -2,6 +2,7 @@
 
 pub mod accounts;
 pub mod books;
+pub mod calls;
 pub mod deliveries;
 pub mod fromids;
 pub mod mailboxes;
@@ -48,6 +49,7 @@ pub const PROJECTIONS: &[Projection] = &[
     Projection { name: "timeline", version: 1, table: Table::Timeline, decides: false, fold: timeline::fold },
     Projection { name: "usage", version: 1, table: Table::Usage, decides: true, fold: usage::fold },
     Projection { name: "tally", version: 1, table: Table::Tally, decides: false, fold: tally::fold },
+    Projection { name: "calls", version: 1, table: Table::Calls, decides: true, fold: calls::fold },
 ];
 
 /// Applies a record to all projections.

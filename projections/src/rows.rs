@@ -16,10 +16,11 @@ pub enum Table {
     Timeline,
     Usage,
     Tally,
+    Calls,
 }
 
 impl Table {
-    pub const ALL: [Table; 8] = [
+    pub const ALL: [Table; 9] = [
         Table::Accounts,
         Table::Deliveries,
         Table::Suppressions,
@@ -28,6 +29,7 @@ impl Table {
         Table::Timeline,
         Table::Usage,
         Table::Tally,
+        Table::Calls,
     ];
 }
 

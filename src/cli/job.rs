@@ -23,6 +23,8 @@ impl Job {
             Kind::HoldRestored => "puts on hold what may have been sent before the ledger was restored",
             Kind::Queue => "changes deliveries",
             Kind::RemoveAccount => "removes an account",
+            Kind::Calls => "changes calls",
+            Kind::RemoveEndpoint => "removes an endpoint",
         };
         session.out.one(
             &j,

@@ -4,20 +4,27 @@ use std::time::Duration;
 
 use postledger_events::command::AdvanceJob;
 use postledger_events::fact::account::{AccountRemoved, AddressRemoved};
+use postledger_events::fact::call::{CallRef, CallsHeld, Canceling};
 use postledger_events::fact::delivery::HoldCause;
-use postledger_events::fact::job::{HoldMatch, JobAdvanced, JobFinished, QueueAction, QueueFilter, Work};
+use postledger_events::fact::endpoint::EndpointRemoved;
+use postledger_events::fact::job::{
+    CallAction, CallFilter, HoldMatch, JobAdvanced, JobFinished, QueueAction, QueueFilter, Work,
+};
 use postledger_events::fact::mailbox::MessageDeleted;
+use postledger_events::fact::replay::ReplayEnd;
 use postledger_events::fact::suppression::SuppressionLifted;
-use postledger_events::id::{AccountName, DeliveryId, HoldRuleId};
+use postledger_events::id::{AccountName, Author, DeliveryId, EndpointName, HoldRuleId};
 use postledger_events::refusal::Thing;
 use postledger_events::time::Timestamp;
 use postledger_events::{Answer, Refusal};
 use postledger_projections::accounts::{self, JobRow};
+use postledger_projections::calls::{self, CallRow, CallState, EndpointRow, ReplayState};
 use postledger_projections::deliveries::{self, Due};
 use postledger_projections::{Error, Rows, mailboxes, suppressions};
 
+use super::call_walk::{CallPlace, walk as walk_calls};
 use super::queue::Changes;
-use super::{Decision, Moment, damaged};
+use super::{Decision, Moment, call, damaged, endpoint, replay};
 
 /// Rows that one part of a job looks at.
 const ROWS_MAX: usize = 500;
@@ -32,6 +39,8 @@ pub fn advance(c: &AdvanceJob, rows: &dyn Rows, moment: Moment) -> Result<Decisi
         Work::HoldRestored(_) => step.hold_restored(&job, rows, moment),
         Work::Queue(filter, action) => step.queue(&job, filter, *action, rows, moment),
         Work::RemoveAccount(account) => step.remove_account(&job, account, rows, moment),
+        Work::Calls(filter, action) => step.calls(&job, filter, *action, rows, moment),
+        Work::RemoveEndpoint(account, endpoint) => step.remove_endpoint(&job, account, endpoint, rows, moment),
     }
     .map_err(damaged)?;
     Ok(step.decision)
@@ -39,12 +48,14 @@ pub fn advance(c: &AdvanceJob, rows: &dyn Rows, moment: Moment) -> Result<Decisi
 
 /// Where a walk over the open deliveries is: first the others by due time, then those on hold, since what is held meanwhile,
 /// as an attempt's end may have it, must not be passed over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Place {
     Due(Due),
     Held(DeliveryId),
     /// Past all deliveries.
     End,
+    /// Past all deliveries, and among the calls.
+    Calls(CallPlace),
 }
 
 impl Place {
@@ -58,11 +69,26 @@ impl Place {
                 _ => Place::START,
             },
             ["end"] => Place::End,
+            ["calls", parts @ ..] => CallPlace::parse(parts).map_or(Place::End, Place::Calls),
             _ => Place::START,
         }
     }
 
     const START: Place = Place::Due(Due::FIRST);
+
+    fn is_past_deliveries(&self) -> bool {
+        match self {
+            Place::Due(_) | Place::Held(_) => false,
+            Place::End | Place::Calls(_) => true,
+        }
+    }
+
+    fn of_call(&self) -> Option<&CallPlace> {
+        match self {
+            Place::Calls(place) => Some(place),
+            Place::Due(_) | Place::Held(_) | Place::End => None,
+        }
+    }
 }
 
 impl std::fmt::Display for Place {
@@ -71,6 +97,7 @@ impl std::fmt::Display for Place {
             Place::Held(id) => write!(f, "held {id}"),
             Place::Due(due) => write!(f, "due {} {}", due.at.as_nanos(), due.id),
             Place::End => f.write_str("end"),
+            Place::Calls(place) => write!(f, "calls {place}"),
         }
     }
 }
@@ -94,7 +121,7 @@ fn walk(place: Place, rows: &dyn Rows) -> Result<(Vec<DeliveryId>, Place), Error
             };
             Ok((due.into_iter().map(|due| due.id).collect(), next))
         }
-        Place::End => Ok((Vec::new(), Place::End)),
+        Place::End | Place::Calls(_) => Ok((Vec::new(), Place::End)),
     }
 }
 
@@ -129,16 +156,124 @@ impl Step {
         Ok(())
     }
 
-    /// Those whose attempts were running are given up first; then this part is looked at again.
+    /// Those whose attempts were running are given up first; then this part is looked at again. Calls and replays come last.
     fn hold_restored(&mut self, job: &JobRow, rows: &dyn Rows, moment: Moment) -> Result<(), Error> {
+        let place = Place::parse(&job.cursor);
+        if place.is_past_deliveries() {
+            return self.hold_restored_calls(job, place, rows);
+        }
         let changes = Changes::new(QueueAction::Hold, Some(job.job), job.by.clone()).because(HoldCause::Restored);
-        let (next, running) = self.change(changes, &QueueFilter::default(), Place::parse(&job.cursor), rows, moment)?;
+        let (next, running) = self.change(changes, &QueueFilter::default(), place, rows, moment)?;
         if running > 0 {
             self.decision.answer = Answer::More(false);
         } else {
-            self.go_on(job, next);
+            self.advance(job, next);
         }
         Ok(())
+    }
+
+    fn hold_restored_calls(&mut self, job: &JobRow, place: Place, rows: &dyn Rows) -> Result<(), Error> {
+        let branch = accounts::counters(rows)?.branch;
+        let before = CallRef { fact: branch, place: 0 };
+        let part = walk_calls(calls::all_endpoints(rows)?, place.of_call(), (calls::FIRST, before), rows)?;
+        for (endpoint, found) in part.found {
+            let in_doubt = |row: &&CallRow| row.state == CallState::Waiting && row.is_in_doubt(branch);
+            let calls: Vec<CallRef> = found.iter().filter(in_doubt).map(|row| row.call).collect();
+            self.affected += calls.len() as u64;
+            if !calls.is_empty() {
+                let EndpointRow { account, endpoint, .. } = endpoint;
+                self.decision.events.push(CallsHeld { account, endpoint, calls, job: Some(job.job) }.into());
+            }
+        }
+        if let Some(next) = part.next {
+            self.advance(job, Place::Calls(next));
+            return Ok(());
+        }
+        let running = |row: &&calls::ReplayRow| row.state == ReplayState::Running && !row.may_go(branch);
+        for row in calls::open_replays(rows)?.iter().filter(running) {
+            let why = "the ledger was restored; what it had told since is not known".to_owned();
+            self.decision.events.push(replay::stop_event(row, Some(why), Author::program()));
+        }
+        self.finish(job);
+        Ok(())
+    }
+
+    fn calls(
+        &mut self,
+        job: &JobRow,
+        filter: &CallFilter,
+        action: CallAction,
+        rows: &dyn Rows,
+        moment: Moment,
+    ) -> Result<(), Error> {
+        // What was queued after the wish is not meant by it.
+        let after = job.started + Duration::from_nanos(1);
+        let queued_before = Some(filter.queued_before.map_or(after, |before| before.min(after)));
+        let filter = &CallFilter { queued_before, ..filter.clone() };
+        let mut endpoints = match &filter.account {
+            Some(account) => calls::endpoints(rows, account)?,
+            None => calls::all_endpoints(rows)?,
+        };
+        endpoints.retain(|row| filter.endpoint.as_ref().is_none_or(|endpoint| row.endpoint == *endpoint));
+        let first = filter.from.map_or(calls::FIRST, |fact| CallRef { fact, place: 0 });
+        let before = filter.to.map_or(calls::LAST, |fact| CallRef { fact: fact.next(), place: 0 });
+        let part = walk_calls(endpoints, Place::parse(&job.cursor).of_call(), (first, before), rows)?;
+        for (endpoint, found) in part.found {
+            let mut changes = call::Changes::new(action, Some(job.job), job.by.clone());
+            found.iter().for_each(|row| changes.add(row, filter, moment));
+            self.affected += changes.affected();
+            changes.decide(&endpoint.account, &endpoint.endpoint, &mut self.decision);
+        }
+        match part.next {
+            Some(next) => self.advance(job, Place::Calls(next)),
+            None => self.finish(job),
+        }
+        Ok(())
+    }
+
+    fn remove_endpoint(
+        &mut self,
+        job: &JobRow,
+        account: &AccountName,
+        endpoint: &EndpointName,
+        rows: &dyn Rows,
+        moment: Moment,
+    ) -> Result<(), Error> {
+        let row = calls::endpoint(rows, account, endpoint)?;
+        // A ledger that was cut off between the last two records has the job, but no endpoint, or a new one of that name.
+        let Some(row) = row.filter(|row| row.removing == Some(job.job)) else {
+            self.finish(job);
+            return Ok(());
+        };
+        if self.end_endpoint(job, row, rows, moment)? {
+            self.finish(job);
+        }
+        Ok(())
+    }
+
+    /// Cancels the next part of its calls; with the last it goes itself, which is answered.
+    fn end_endpoint(&mut self, job: &JobRow, row: EndpointRow, rows: &dyn Rows, moment: Moment) -> Result<bool, Error> {
+        let place = Place::parse(&job.cursor);
+        let part = walk_calls(vec![row.clone()], place.of_call(), (calls::FIRST, calls::LAST), rows)?;
+        let changes = call::Changes::new(CallAction::Cancel, Some(job.job), job.by.clone());
+        let mut changes = changes.because(Canceling::EndpointRemoved);
+        for call in part.found.iter().flat_map(|(_, found)| found) {
+            changes.add(call, &CallFilter::default(), moment);
+        }
+        self.affected += changes.affected();
+        changes.decide(&row.account, &row.endpoint, &mut self.decision);
+        if let Some(next) = part.next {
+            self.advance(job, Place::Calls(next));
+            return Ok(false);
+        }
+        let own = |replay: &&calls::ReplayRow| replay.account == row.account && replay.endpoint == row.endpoint;
+        for open in calls::open_replays(rows)?.iter().filter(own) {
+            self.decision.events.push(replay::ended(open, ReplayEnd::EndpointRemoved, job.by.clone()));
+        }
+        self.decision.forget_secrets.extend(endpoint::secrets(&row.settings));
+        let EndpointRow { account, endpoint, .. } = row;
+        self.decision.events.push(EndpointRemoved { account, endpoint, by: job.by.clone() }.into());
+        Ok(true)
     }
 
     fn queue(
@@ -159,7 +294,7 @@ impl Step {
         Ok(())
     }
 
-    /// Fails what is queued, then forgets the list, the mailboxes and the addresses, then the account.
+    /// Fails what is queued, then forgets the endpoints, the list, the mailboxes and the addresses, then the account.
     fn remove_account(
         &mut self,
         job: &JobRow,
@@ -173,7 +308,7 @@ impl Step {
             return Ok(());
         }
         let place = Place::parse(&job.cursor);
-        if place != Place::End {
+        if !place.is_past_deliveries() {
             let filter = QueueFilter { account: Some(account.clone()), ..QueueFilter::default() };
             let changes = Changes::new(QueueAction::Fail, Some(job.job), job.by.clone()).by_account_removal();
             let (next, running) = self.change(changes, &filter, place, rows, moment)?;
@@ -183,6 +318,10 @@ impl Step {
             } else {
                 self.advance(job, next);
             }
+            return Ok(());
+        }
+        if let Some(row) = calls::endpoints(rows, account)?.into_iter().min_by(|a, b| a.endpoint.cmp(&b.endpoint)) {
+            self.end_endpoint(job, row, rows, moment)?;
             return Ok(());
         }
         if self.lift_suppressions(job, account, rows)?

@@ -1,16 +1,21 @@
 //! Deciding: a command, the rows it reads, the policy and the time give events or a refusal. Pure.
 
 mod account;
+mod announce;
 pub mod attempt;
 mod branch;
+mod call;
+mod call_walk;
 pub mod classify;
 mod domain;
+mod endpoint;
 mod expire;
 mod job;
 mod lose;
 mod mailbox;
 pub mod pseudonym;
 mod queue;
+mod replay;
 mod retry;
 mod submit;
 mod suppression;
@@ -76,6 +81,12 @@ impl Decision {
 
 /// Decides; changes nothing.
 pub fn decide(command: &Command, rows: &dyn Rows, policy: &Policy, moment: Moment) -> Result<Decision, Refusal> {
+    let mut decision = judge(command, rows, policy, moment)?;
+    announce::announce(&mut decision, rows, moment)?;
+    Ok(decision)
+}
+
+fn judge(command: &Command, rows: &dyn Rows, policy: &Policy, moment: Moment) -> Result<Decision, Refusal> {
     match command {
         Command::Submit(c) => submit::submit(c, rows, policy, moment),
         Command::StartAttempt(c) => attempt::start(c, rows, policy, moment),
@@ -98,6 +109,16 @@ pub fn decide(command: &Command, rows: &dyn Rows, policy: &Policy, moment: Momen
         Command::RemoveDomain(c) => domain::remove(c, rows),
         Command::ConfigureTransport(c) => transport::configure(c, rows),
         Command::RemoveTransport(c) => transport::remove(c, rows),
+        Command::ConfigureEndpoint(c) => endpoint::configure(c, rows),
+        Command::RemoveEndpoint(c) => endpoint::remove(c, rows, policy),
+        Command::RecordTestCall(c) => endpoint::record_test(c, rows),
+        Command::FinishCalls(c) => call::finish(c, rows, policy, moment),
+        Command::Calls(c) => call::change(c, rows, policy, moment),
+        Command::StartReplay(c) => replay::start(c, rows, moment),
+        Command::AdvanceReplay(c) => replay::advance(c, rows, policy, moment),
+        Command::StopReplay(c) => replay::stop(c, rows),
+        Command::ResumeReplay(c) => replay::resume(c, rows),
+        Command::CancelReplay(c) => replay::cancel(c, rows),
         Command::Expire(c) => expire::expire(c, rows, moment),
         Command::Branch(c) => branch::branch(c, rows, policy),
         Command::LoseContents(c) => lose::lose(c, rows, moment),

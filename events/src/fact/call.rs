@@ -10,6 +10,9 @@ use super::{Subject, fact};
 use crate::id::{AccountName, Author, DeliveryId, EndpointName, JobId, MessageUuid, MsgId, Seq};
 use crate::time::Timestamp;
 
+/// The form in which bodies are written today.
+pub const BODY_VERSION: u16 = 1;
+
 /// A place within the facts: a recipient or mailbox copy of one of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct CallRef {
@@ -93,8 +96,11 @@ pub enum CallFailure {
 pub struct CallResult {
     #[serde(flatten)]
     pub call: CallRef,
-    /// From 1; not counted while it only probes a failing endpoint.
+    /// From 1.
     pub attempt: u32,
+    /// It was made to see whether a failing endpoint answers again; if it failed, the attempt was not used up.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub probe: bool,
     pub started: Timestamp,
     pub took_us: u64,
     pub remote_addr: Option<SocketAddr>,
@@ -134,8 +140,8 @@ fact!(CallsAttempted, CallTexts, |f| Subject::Account(f.account.clone()));
 pub enum Canceling {
     /// Somebody said so.
     Person,
-    /// A later one about the same delivery takes its place.
-    Superseded(CallRef),
+    /// The call about this later fact, and the same delivery, takes its place.
+    Superseded(Seq),
     EndpointRemoved,
     /// Its endpoint was disabled for longer than calls are kept.
     KeptTooLong,
@@ -153,8 +159,8 @@ pub struct CallsCanceled {
 }
 fact!(CallsCanceled);
 
-/// Calls of one endpoint are due at once: those that wait for their next attempt, are on hold since a restore, or failed. They have all
-/// attempts before them again.
+/// Calls of one endpoint are due at once: those that wait for their next attempt, are on hold since a restore, failed or were
+/// canceled. They have all attempts before them again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CallsRetried {
     pub account: AccountName,

@@ -50,6 +50,13 @@ pub enum Superseding {
     Latest,
 }
 
+impl RetrySchedule {
+    /// The contract's for calls: 1 minute, then longer and longer to 16 hours, twelve attempts in all.
+    pub fn contract_of_calls() -> RetrySchedule {
+        RetrySchedule { waits_s: vec![60, 120, 240, 450, 900, 1800, 3600, 7200, 14_400, 28_800, 57_600] }
+    }
+}
+
 /// What can be set for an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointSettings {
@@ -79,6 +86,33 @@ pub struct EndpointSettings {
     pub keep_s: u64,
     /// Nothing is called; what happens is queued.
     pub disabled: bool,
+}
+
+impl EndpointSettings {
+    /// What an endpoint has if nothing else is said.
+    pub fn new(direction: Direction, url: String) -> EndpointSettings {
+        EndpointSettings {
+            direction,
+            url,
+            format: CallFormat::default(),
+            events: Vec::new(),
+            authorization: None,
+            secrets: Vec::new(),
+            superseding: Superseding::default(),
+            concurrency_max: 8,
+            calls_per_second_max: None,
+            retry: RetrySchedule::contract_of_calls(),
+            connect_timeout_s: 10,
+            timeout_s: 60,
+            keep_s: 7 * 24 * 3600,
+            disabled: false,
+        }
+    }
+
+    /// Whether it is to be told of this.
+    pub fn wants(&self, event: OutgoingEvent) -> bool {
+        self.direction == Direction::Outgoing && (self.events.is_empty() || self.events.contains(&event))
+    }
 }
 
 /// An endpoint was added or changed. One that was disabled by the program begins anew.

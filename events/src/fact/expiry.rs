@@ -34,13 +34,15 @@ pub struct ExpiredKey {
     pub until: Timestamp,
 }
 
-/// Ended calls of one endpoint that are no longer listed.
+/// Calls of one endpoint that one record ended, and that are no longer listed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExpiredCalls {
     pub account: AccountName,
     pub endpoint: EndpointName,
-    /// Each with the end of its keep period.
-    pub calls: Vec<(CallRef, Timestamp)>,
+    /// The record that ended them.
+    pub ended: Seq,
+    pub keep_until: Timestamp,
+    pub calls: Vec<CallRef>,
 }
 
 /// The keep periods of these are over.

@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::call::CallRef;
 use super::fact;
 use crate::address::Domain;
-use crate::id::{AccountName, Author, DeliveryId, HoldRuleId, JobId, MessageUuid, Seq};
+use crate::id::{AccountName, Author, DeliveryId, EndpointName, HoldRuleId, JobId, MessageUuid, Seq};
 use crate::time::Timestamp;
 
 /// Which deliveries a rule holds: those that agree with every field that is set; an empty one holds all.
@@ -68,6 +69,49 @@ pub enum QueueAction {
     ScheduleAdd(u32),
 }
 
+/// Where a call is, for those who look for calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CallPhase {
+    /// It is to be made, now or later.
+    Waiting,
+    /// On hold since the ledger was restored.
+    Held,
+    Delivered,
+    Failed,
+    Canceled,
+}
+
+/// Which calls are meant: those that agree with every field that is set.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CallFilter {
+    pub account: Option<AccountName>,
+    pub endpoint: Option<EndpointName>,
+    /// Of the one endpoint that is named.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub calls: Vec<CallRef>,
+    /// In one of these phases, if there are any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub phases: Vec<CallPhase>,
+    /// The first fact.
+    pub from: Option<Seq>,
+    /// The last.
+    pub to: Option<Seq>,
+    pub queued_before: Option<Timestamp>,
+    pub queued_after: Option<Timestamp>,
+}
+
+/// What is done with each of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CallAction {
+    /// Due at once, with all attempts before it; also what is on hold or has ended without having been delivered.
+    Retry,
+    /// It is not made.
+    Cancel,
+}
+
 /// What a job does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -78,8 +122,12 @@ pub enum Work {
     HoldRestored(Seq),
     /// Do the same with many deliveries.
     Queue(QueueFilter, QueueAction),
-    /// Fail what the account has queued, forget its list and mailboxes, and then the account.
+    /// Fail what the account has queued, forget its endpoints, list and mailboxes, and then the account.
     RemoveAccount(AccountName),
+    /// Do the same with many calls.
+    Calls(CallFilter, CallAction),
+    /// Cancel what the endpoint has not been told of, and forget it.
+    RemoveEndpoint(AccountName, EndpointName),
 }
 
 /// Something was asked for that touches many rows; it goes on, also after a crash, until it is finished.

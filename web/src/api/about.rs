@@ -65,7 +65,8 @@ impl<'a> About<'a> {
             Event::MessageDeleted(e) => about.message(&e.account, e.body.body, []),
             Event::HoldRuleAdded(e) => About { accounts: e.matching.account.iter().collect(), ..about },
             Event::JobStarted(e) => match &e.work {
-                Work::RemoveAccount(account) => about.account(account),
+                Work::RemoveAccount(account) | Work::RemoveEndpoint(account, _) => about.account(account),
+                Work::Calls(filter, _) => About { accounts: filter.account.iter().collect(), ..about },
                 Work::HoldRestored(_) => about,
                 Work::ApplyHoldRule(_, matching) => About { accounts: matching.account.iter().collect(), ..about },
                 Work::Queue(filter, _) => {

@@ -38,6 +38,8 @@ pub enum Kind {
     HoldRestored,
     Queue,
     RemoveAccount,
+    Calls,
+    RemoveEndpoint,
 }
 
 /// What a change answers: how many deliveries it changed, or the job that goes on changing them.
@@ -85,6 +87,8 @@ fn job_of(row: JobRow) -> Job {
         Work::HoldRestored(_) => Kind::HoldRestored,
         Work::Queue(..) => Kind::Queue,
         Work::RemoveAccount(_) => Kind::RemoveAccount,
+        Work::Calls(..) => Kind::Calls,
+        Work::RemoveEndpoint(..) => Kind::RemoveEndpoint,
     };
     let JobRow { job, by, started, affected, finished, .. } = row;
     Job { job, work, by: by.0, started, affected, finished }

@@ -151,9 +151,11 @@ impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Problem {
         let (status, code) = match &refusal {
             Refusal::NoSuch(_) => (StatusCode::NOT_FOUND, Code::NotFound),
-            Refusal::Exists(_) | Refusal::InUse(_) | Refusal::AccountGoing(_) | Refusal::StaleAttempt(_) => {
-                (StatusCode::CONFLICT, Code::Conflict)
-            }
+            Refusal::Exists(_)
+            | Refusal::InUse(_)
+            | Refusal::Conflict(_)
+            | Refusal::AccountGoing(_)
+            | Refusal::StaleAttempt(_) => (StatusCode::CONFLICT, Code::Conflict),
             Refusal::Invalid(_)
             | Refusal::BadFrom
             | Refusal::DomainDisabled

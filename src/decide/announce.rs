@@ -1,0 +1,221 @@
+//! Telling endpoints: which calls follow from facts. They are queued in the same commit, behind all that was decided, so that what
+//! names a fact by its place stays right.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use postledger_events::fact::call::{
+    BODY_VERSION, CallAbout, CallRef, CallsCanceled, CallsQueued, Canceling, EndpointCalls, QueuedCall,
+};
+use postledger_events::fact::endpoint::{Direction, OutgoingEvent, Superseding};
+use postledger_events::id::{AccountName, Author, DeliveryId, EndpointName, MessageUuid, Seq};
+use postledger_events::{Event, Refusal};
+use postledger_projections::calls::{self, EndpointRow};
+use postledger_projections::{Error, Rows};
+
+use super::{Decision, Moment, damaged};
+
+/// Adds the calls that follow from what was decided.
+pub fn announce(decision: &mut Decision, rows: &dyn Rows, moment: Moment) -> Result<(), Refusal> {
+    let mut teller = Teller::new(rows);
+    for (n, event) in decision.events.iter().enumerate() {
+        let fact = Seq(moment.next.0 + n as u64);
+        for news in told(event) {
+            teller.tell(fact, &news).map_err(damaged)?;
+        }
+    }
+    decision.events.extend(teller.events);
+    Ok(())
+}
+
+/// What a fact tells an account.
+struct News<'a> {
+    account: &'a AccountName,
+    message: MessageUuid,
+    direction: Direction,
+    calls: Vec<QueuedCall>,
+}
+
+struct Teller<'a> {
+    rows: &'a dyn Rows,
+    /// Of the accounts that there is news for.
+    endpoints: BTreeMap<AccountName, Vec<EndpointRow>>,
+    /// The last call of this decision about a delivery, where only the latest is made.
+    latest: BTreeMap<(EndpointName, DeliveryId), CallRef>,
+    superseded: BTreeSet<(EndpointName, CallRef)>,
+    events: Vec<Event>,
+}
+
+impl<'a> Teller<'a> {
+    fn new(rows: &'a dyn Rows) -> Teller<'a> {
+        Teller {
+            rows,
+            endpoints: BTreeMap::new(),
+            latest: BTreeMap::new(),
+            superseded: BTreeSet::new(),
+            events: Vec::new(),
+        }
+    }
+
+    fn tell(&mut self, fact: Seq, news: &News<'_>) -> Result<(), Error> {
+        let endpoints = match self.endpoints.get(news.account) {
+            Some(endpoints) => endpoints.clone(),
+            None => calls::endpoints(self.rows, news.account)?,
+        };
+        let mut queued = Vec::new();
+        for row in endpoints.iter().filter(|row| row.removing.is_none()) {
+            let wanted: Vec<QueuedCall> = news.calls.iter().filter(|call| wants(row, news, call)).copied().collect();
+            if wanted.is_empty() {
+                continue;
+            }
+            if row.settings.superseding == Superseding::Latest {
+                self.supersede(row, fact, &wanted)?;
+            }
+            queued.push(EndpointCalls {
+                endpoint: row.endpoint.clone(),
+                version: BODY_VERSION,
+                keep_s: row.settings.keep_s,
+                calls: wanted,
+            });
+        }
+        if !queued.is_empty() {
+            let (account, message) = (news.account.clone(), news.message);
+            self.events.push(CallsQueued { account, message, fact, endpoints: queued }.into());
+        }
+        self.endpoints.insert(news.account.clone(), endpoints);
+        Ok(())
+    }
+
+    /// Calls about the same deliveries that were not made yet are not made any more.
+    fn supersede(&mut self, row: &EndpointRow, fact: Seq, wanted: &[QueuedCall]) -> Result<(), Error> {
+        let mut canceled = Vec::new();
+        for call in wanted {
+            let CallAbout::Delivery(delivery, _) = call.about else { continue };
+            let open = calls::lane(self.rows, &row.account, &row.endpoint, delivery)?;
+            let this = CallRef { fact, place: call.place };
+            let queued_now = self.latest.insert((row.endpoint.clone(), delivery), this);
+            for earlier in open.iter().map(|open| open.call).chain(queued_now) {
+                if self.superseded.insert((row.endpoint.clone(), earlier)) {
+                    canceled.push(earlier);
+                }
+            }
+        }
+        if !canceled.is_empty() {
+            let (account, endpoint) = (row.account.clone(), row.endpoint.clone());
+            let (calls, why, by) = (canceled, Canceling::Superseded(fact), Author::program());
+            self.events.push(CallsCanceled { account, endpoint, calls, why, job: None, by }.into());
+        }
+        Ok(())
+    }
+}
+
+fn wants(row: &EndpointRow, news: &News<'_>, call: &QueuedCall) -> bool {
+    match call.about {
+        CallAbout::Delivery(_, event) => row.settings.wants(event),
+        CallAbout::Message(_) => row.settings.direction == news.direction,
+    }
+}
+
+fn told(event: &Event) -> Vec<News<'_>> {
+    match event {
+        Event::Delivered(e) => {
+            outgoing(&e.account, e.message, OutgoingEvent::Delivered, e.deliveries.iter().map(|d| Some(d.id)))
+        }
+        Event::AttemptDeferred(e) => {
+            outgoing(&e.account, e.message, OutgoingEvent::Delayed, e.deliveries.iter().map(|d| Some(d.id)))
+        }
+        Event::AttemptInDoubt(e) => {
+            // Where no attempt follows, what becomes of the delivery is another fact.
+            let delayed = e.deliveries.iter().map(|d| d.next.map(|_| d.id));
+            outgoing(&e.account, e.message, OutgoingEvent::Delayed, delayed)
+        }
+        Event::DeliveryFailed(e) => {
+            outgoing(&e.account, e.message, OutgoingEvent::Failed, e.deliveries.iter().map(|d| Some(d.id)))
+        }
+        Event::DeliverySuppressed(e) => {
+            outgoing(&e.account, e.message, OutgoingEvent::Suppressed, e.deliveries.iter().map(|d| Some(d.id)))
+        }
+        Event::DeliveryCanceled(e) => {
+            outgoing(&e.account, e.message, OutgoingEvent::Canceled, e.deliveries.iter().map(|d| Some(d.id)))
+        }
+        // Our own notices are told of by the facts that they are about.
+        Event::MessageReceived(e) if e.notice_of.is_some() => Vec::new(),
+        Event::MessageReceived(e) => {
+            let mut news: Vec<News<'_>> = Vec::new();
+            for (place, copy) in (0..).zip(&e.copies) {
+                let call = QueuedCall { place, about: CallAbout::Message(copy.msg_id) };
+                match news.iter_mut().find(|news| *news.account == copy.account) {
+                    Some(news) => news.calls.push(call),
+                    None => news.push(News {
+                        account: &copy.account,
+                        message: e.body.body,
+                        direction: Direction::Incoming,
+                        calls: vec![call],
+                    }),
+                }
+            }
+            news
+        }
+        Event::LedgerCreated(_)
+        | Event::ClockStepped(_)
+        | Event::LedgerBranched(_)
+        | Event::AccountConfigured(_)
+        | Event::AccountRemoved(_)
+        | Event::DomainConfigured(_)
+        | Event::DomainRemoved(_)
+        | Event::AddressAdded(_)
+        | Event::AddressRemoved(_)
+        | Event::TransportConfigured(_)
+        | Event::TransportRemoved(_)
+        | Event::MessageSubmitted(_)
+        | Event::AttemptStarted(_)
+        | Event::DeliveryHeld(_)
+        | Event::DeliveryReleased(_)
+        | Event::DeliveryRescheduled(_)
+        | Event::WishNoted(_)
+        | Event::AddressSuppressed(_)
+        | Event::SuppressionLifted(_)
+        | Event::MessageDeleted(_)
+        | Event::HoldRuleAdded(_)
+        | Event::HoldRuleRemoved(_)
+        | Event::JobStarted(_)
+        | Event::JobAdvanced(_)
+        | Event::JobFinished(_)
+        | Event::EndpointConfigured(_)
+        | Event::EndpointDisabled(_)
+        | Event::EndpointRemoved(_)
+        | Event::CallsQueued(_)
+        | Event::CallsAttempted(_)
+        | Event::CallsCanceled(_)
+        | Event::CallsRetried(_)
+        | Event::CallsHeld(_)
+        | Event::TestCallMade(_)
+        | Event::ReplayStarted(_)
+        | Event::ReplayAdvanced(_)
+        | Event::ReplayStopped(_)
+        | Event::ReplayResumed(_)
+        | Event::ReplayEnded(_)
+        | Event::KeyAdded(_)
+        | Event::KeyRevoked(_)
+        | Event::KeyUsed(_)
+        | Event::CursorSet(_)
+        | Event::CursorRemoved(_)
+        | Event::Expired(_) => Vec::new(),
+    }
+}
+
+/// Of a fact's deliveries those that are given are news; each keeps its place.
+fn outgoing(
+    account: &AccountName,
+    message: MessageUuid,
+    event: OutgoingEvent,
+    deliveries: impl Iterator<Item = Option<DeliveryId>>,
+) -> Vec<News<'_>> {
+    let calls: Vec<QueuedCall> = (0..)
+        .zip(deliveries)
+        .filter_map(|(place, id)| Some(QueuedCall { place, about: CallAbout::Delivery(id?, event) }))
+        .collect();
+    if calls.is_empty() {
+        return Vec::new();
+    }
+    vec![News { account, message, direction: Direction::Outgoing, calls }]
+}

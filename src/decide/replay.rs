@@ -1,0 +1,162 @@
+//! Replays: telling an endpoint of a part of history again. One at a time for each endpoint.
+
+use std::collections::BTreeSet;
+
+use postledger_events::command::{AdvanceReplay, CancelReplay, ResumeReplay, StartReplay, StopReplay};
+use postledger_events::fact::call::{CallFailure, CallOutcome};
+use postledger_events::fact::endpoint::{Direction, Disabling};
+use postledger_events::fact::replay::{
+    ReplayAdvanced, ReplayEnd, ReplayEnded, ReplayResumed, ReplayScope, ReplayStarted, ReplayStopped,
+};
+use postledger_events::id::{Author, ReplayId, Seq};
+use postledger_events::refusal::Thing;
+use postledger_events::{Answer, Event, Refusal};
+use postledger_projections::calls::{self, EndpointRow, EndpointState, ReplayRow, ReplayState};
+use postledger_projections::{Rows, accounts};
+
+use super::call::{Verdict, check_count, disabled};
+use super::{Decision, Moment, Policy, damaged, endpoint};
+
+/// It is named by its first record, whose place no other branch of the ledger gives out.
+pub fn start(c: &StartReplay, rows: &dyn Rows, moment: Moment) -> Result<Decision, Refusal> {
+    let row = callable(rows, &c.account, &c.endpoint)?;
+    let last = Seq(moment.next.0.saturating_sub(1));
+    let scope = ReplayScope {
+        from: c.from.max(Seq::FIRST),
+        to: c.to.map_or(last, |to| to.min(last)),
+        only_failed: c.only_failed,
+        kinds: c.kinds.clone(),
+    };
+    let open = calls::open_replays(rows).map_err(damaged)?;
+    let open = open.iter().find(|replay| replay.account == c.account && replay.endpoint == c.endpoint);
+    let why = if scope.from > scope.to {
+        format!("there is nothing from record {} to {}; the last is {last}", scope.from, c.to.unwrap_or(last))
+    } else if row.settings.direction == Direction::Incoming && !c.kinds.is_empty() {
+        "an incoming endpoint is told of messages; kinds of events can only be chosen for an outgoing one".to_owned()
+    } else if !(1..=endpoint::CALLS_PER_SECOND_MAX).contains(&c.calls_per_second_max.unwrap_or(1)) {
+        format!("a rate in calls per second is 1 to {}", endpoint::CALLS_PER_SECOND_MAX)
+    } else if let Some(open) = open {
+        return Err(Refusal::Conflict(format!("replay {} of this endpoint is not over; cancel it first", open.replay)));
+    } else {
+        let replay = ReplayId(moment.next.0);
+        let event = ReplayStarted {
+            replay,
+            account: c.account.clone(),
+            endpoint: c.endpoint.clone(),
+            scope,
+            calls_per_second_max: c.calls_per_second_max,
+            by: c.by.clone(),
+        };
+        return Ok(Decision { events: vec![event.into()], ..Decision::new(Answer::Replay(replay)) });
+    };
+    Err(Refusal::Invalid(why))
+}
+
+/// Notes how far it has come. A call that failed for now holds the cursor back, and stops the replay when it was its last attempt.
+pub fn advance(c: &AdvanceReplay, rows: &dyn Rows, policy: &Policy, moment: Moment) -> Result<Decision, Refusal> {
+    check_count(c.results.len())?;
+    let replay = running(rows, c.replay)?;
+    let row = endpoint::find(rows, &replay.account, &replay.endpoint)?;
+    // The attempts of a replay say nothing of the calls that wait.
+    let verdict = Verdict { row: &row, state: &EndpointState::default(), policy, now: moment.now };
+    let mut seen = BTreeSet::new();
+    let (mut results, mut cursor) = (Vec::new(), c.cursor);
+    let (mut gone, mut given_up) = (None, None);
+    for finished in c.results.iter().filter(|finished| seen.insert(finished.call)) {
+        let before =
+            replay.trouble.filter(|trouble| trouble.call == finished.call).map_or(0, |trouble| trouble.attempts);
+        let result = verdict.of(finished, before + 1);
+        match result.outcome {
+            CallOutcome::Delivered | CallOutcome::Failed(CallFailure::Forgotten) => {}
+            CallOutcome::Deferred(_) => cursor = cursor.min(result.call),
+            CallOutcome::Failed(CallFailure::Gone) => gone = gone.or(Some(result.call)),
+            CallOutcome::Failed(CallFailure::Exhausted) => given_up = given_up.or(Some(result.call)),
+        }
+        results.push(result);
+    }
+    let stopped = gone.or(given_up);
+    let cursor = stopped.map_or(cursor, |call| cursor.min(call));
+    if cursor < replay.cursor {
+        let why = format!("replay {} has come further, to record {}", c.replay, replay.cursor.fact);
+        return Err(Refusal::Invalid(why));
+    }
+    let done = c.done && cursor == c.cursor;
+    let (account, endpoint) = (replay.account.clone(), replay.endpoint.clone());
+    let advanced =
+        ReplayAdvanced { replay: c.replay, account, endpoint, cursor, results, personal: Some(c.texts.clone()) };
+    let mut decision = Decision::done(advanced);
+    decision.events.extend(gone.map(|call| disabled(&replay.account, &replay.endpoint, Disabling::Gone(call.fact))));
+    if let Some(call) = stopped {
+        let why = if gone.is_some() { "the endpoint is gone" } else { "the last attempt failed" };
+        let error = format!("the call about record {} failed: {why}", call.fact);
+        decision.events.push(stop_event(&replay, Some(error), Author::program()));
+    } else if done {
+        decision.events.push(ended(&replay, ReplayEnd::Done, Author::program()));
+    }
+    Ok(decision)
+}
+
+pub fn stop(c: &StopReplay, rows: &dyn Rows) -> Result<Decision, Refusal> {
+    let replay = open(rows, c.replay)?;
+    if replay.state == ReplayState::Stopped {
+        return Err(Refusal::Conflict(format!("replay {} is stopped already", c.replay)));
+    }
+    Ok(Decision { events: vec![stop_event(&replay, c.error.clone(), c.by.clone())], ..Decision::new(Answer::Done) })
+}
+
+pub fn resume(c: &ResumeReplay, rows: &dyn Rows) -> Result<Decision, Refusal> {
+    let replay = open(rows, c.replay)?;
+    callable(rows, &replay.account, &replay.endpoint)?;
+    let branch = accounts::counters(rows).map_err(damaged)?.branch;
+    if replay.may_go(branch) {
+        return Err(Refusal::Conflict(format!("replay {} is running", c.replay)));
+    }
+    let ReplayRow { replay, account, endpoint, .. } = replay;
+    Ok(Decision::done(ReplayResumed { replay, account, endpoint, by: c.by.clone() }))
+}
+
+pub fn cancel(c: &CancelReplay, rows: &dyn Rows) -> Result<Decision, Refusal> {
+    let replay = open(rows, c.replay)?;
+    Ok(Decision { events: vec![ended(&replay, ReplayEnd::Canceled, c.by.clone())], ..Decision::new(Answer::Done) })
+}
+
+pub fn ended(row: &ReplayRow, end: ReplayEnd, by: Author) -> Event {
+    let (account, endpoint) = (row.account.clone(), row.endpoint.clone());
+    ReplayEnded { replay: row.replay, account, endpoint, end, by }.into()
+}
+
+pub fn stop_event(row: &ReplayRow, error: Option<String>, by: Author) -> Event {
+    let (account, endpoint) = (row.account.clone(), row.endpoint.clone());
+    ReplayStopped { replay: row.replay, account, endpoint, error, by }.into()
+}
+
+fn open(rows: &dyn Rows, id: ReplayId) -> Result<ReplayRow, Refusal> {
+    let row = calls::replay(rows, id).map_err(damaged)?;
+    match row.ok_or_else(|| Refusal::NoSuch(Thing::Replay(id.to_string())))? {
+        row @ ReplayRow { state: ReplayState::Running | ReplayState::Stopped, .. } => Ok(row),
+        ReplayRow { state: ReplayState::Ended(_), .. } => Err(Refusal::Conflict(format!("replay {id} is over"))),
+    }
+}
+
+fn running(rows: &dyn Rows, id: ReplayId) -> Result<ReplayRow, Refusal> {
+    let row = open(rows, id)?;
+    let branch = accounts::counters(rows).map_err(damaged)?.branch;
+    if row.may_go(branch) {
+        return Ok(row);
+    }
+    Err(Refusal::Conflict(format!("replay {id} is stopped; resume it first")))
+}
+
+/// An endpoint that nobody and nothing has disabled.
+fn callable(
+    rows: &dyn Rows,
+    account: &postledger_events::id::AccountName,
+    name: &postledger_events::id::EndpointName,
+) -> Result<EndpointRow, Refusal> {
+    let row = endpoint::live(rows, account, name)?;
+    let state = calls::state(rows, account, name).map_err(damaged)?;
+    if calls::is_enabled(&row, &state) {
+        return Ok(row);
+    }
+    Err(Refusal::Conflict(format!("endpoint {name} of account {account} is disabled; enable it first")))
+}
