@@ -7,7 +7,7 @@ use std::path::Path;
 use postledger::mail::contents::contents;
 use postledger::webhook::payload::{self, Name, Told};
 use postledger_events::fact::attempt::Session;
-use postledger_events::fact::call::CallRef;
+use postledger_events::fact::call::{BODY_VERSION, CallRef};
 use postledger_events::fact::endpoint::CallFormat;
 use postledger_events::fact::mailbox::{MailboxCopy, MessageReceived, ReceivedPersonal};
 use postledger_events::id::{AccountName, EndpointName, LedgerId, MailboxName, MsgId, Seq, Sha256};
@@ -70,7 +70,7 @@ fn body(fact: &Record, told: Told<'_>) -> String {
     let endpoint = EndpointName::new("e").expect("a name");
     let call = CallRef { fact: fact.seq, place: 0 };
     let name = Name { ledger: LedgerId(Uuid::nil()), account: &account, endpoint: &endpoint, call };
-    let body = payload::body(payload::VERSION, CallFormat::Mox, &name, told).expect("a body");
+    let body = payload::body(BODY_VERSION, CallFormat::Mox, &name, told).expect("a body");
     assert_eq!(body.content_type, "application/json; charset=utf-8");
     String::from_utf8(body.bytes).expect("text")
 }

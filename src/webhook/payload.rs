@@ -6,7 +6,7 @@ mod json;
 mod outgoing;
 
 use postledger_events::Record;
-use postledger_events::fact::call::CallRef;
+use postledger_events::fact::call::{BODY_VERSION, CallRef};
 use postledger_events::fact::endpoint::{CallFormat, Direction};
 use postledger_events::id::{AccountName, EndpointName, LedgerId};
 use postledger_events::time::Timestamp;
@@ -14,8 +14,6 @@ use serde::Serialize;
 
 use crate::mail::contents::Contents;
 
-/// The version of the form that new calls have.
-pub const VERSION: u16 = 1;
 /// Places of a fact; a message has at most 1,000 recipients.
 const PLACES: u64 = 1024;
 const MOX_MEDIA: &str = "application/json; charset=utf-8";
@@ -73,7 +71,7 @@ pub enum Error {
 
 /// Writes the body of a call.
 pub fn body(version: u16, format: CallFormat, name: &Name<'_>, told: Told<'_>) -> Result<Body, Error> {
-    if version != VERSION {
+    if version != BODY_VERSION {
         return Err(Error::Version(version));
     }
     let place = name.call.place;

@@ -237,8 +237,10 @@ fn error_text(problem: &Problem, session: &Session, personal: Option<&Replies>) 
         return problem.error.and_then(|n| errors.get(usize::from(n))).cloned().unwrap_or_default();
     };
     let lasting = if reply.is_permanent() { "permanent" } else { "transient" };
-    let remote = session.remote_addr.map_or_else(|| session.remote_host.clone(), |addr| addr.to_string());
-    format!("delivering message to {remote}: {lasting}: {reply}")
+    match session.remote_addr {
+        Some(remote) => format!("delivering message to {remote}: {lasting}: {reply}"),
+        None => format!("{lasting}: {reply}"),
+    }
 }
 
 /// What the codes say about a refusal. The texts of replies have no say: their rules change, and a body never does.

@@ -36,7 +36,7 @@ fn check_all_formats(file: &str, fact: &Record, place: u16, told: Told<'_>) {
     let ledger = LedgerId(Uuid::from_u128(0x0189_0a5d_ac96_774b_bcce_b302_099a_8057));
     let name = Name { ledger, account: &account, endpoint: &endpoint, call: CallRef { fact: fact.seq, place } };
     for (format, ending) in [(CallFormat::Mox, "mox"), (CallFormat::CloudEvents, "cloudevents")] {
-        check(&format!("{file}.{VERSION}.{ending}.json"), &body(VERSION, format, &name, told).unwrap());
+        check(&format!("{file}.{BODY_VERSION}.{ending}.json"), &body(BODY_VERSION, format, &name, told).unwrap());
     }
 }
 
@@ -100,10 +100,10 @@ fn what_is_no_call_has_no_body() {
             Name { ledger, account: &account, endpoint: &endpoint, call: CallRef { fact: fact_seq(fact), place } };
         body(version, CallFormat::Mox, &name, Told::Outgoing { fact, submitted }).map(drop)
     };
-    assert_eq!(body(VERSION, 1, &fact, &submitted), Err(Error::Place));
-    assert_eq!(body(VERSION, 0, &submitted, &submitted), Err(Error::Place));
-    assert_eq!(body(VERSION, 0, &fact, &fact), Err(Error::Place));
-    assert_eq!(body(VERSION + 1, 0, &fact, &submitted), Err(Error::Version(2)));
+    assert_eq!(body(BODY_VERSION, 1, &fact, &submitted), Err(Error::Place));
+    assert_eq!(body(BODY_VERSION, 0, &submitted, &submitted), Err(Error::Place));
+    assert_eq!(body(BODY_VERSION, 0, &fact, &fact), Err(Error::Place));
+    assert_eq!(body(BODY_VERSION + 1, 0, &fact, &submitted), Err(Error::Version(2)));
 }
 
 fn forget(record: &mut Record) {
