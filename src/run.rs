@@ -26,6 +26,9 @@ use crate::jobs;
 use crate::ledger::{self, Ledger, Options};
 use crate::program::Program;
 use crate::submit::Submitter;
+use crate::webhook::Caller;
+use crate::webhook::client;
+use crate::webhook::target::Allowed;
 
 /// The control socket, below the directory of the server.
 pub const SOCKET: &str = "control.sock";
@@ -93,6 +96,7 @@ struct Settings {
     retry: RetrySchedule,
     retry_scale: u32,
     reply_rules: Arc<crate::decide::classify::Rules>,
+    webhook: client::Settings,
     /// `None`: as the ledger does by itself.
     upkeep: Option<Upkeep>,
 }
@@ -112,6 +116,7 @@ impl Settings {
                 retry: RetrySchedule::contract(),
                 retry_scale: 1,
                 reply_rules: Arc::new(crate::decide::classify::Rules::shipped()),
+                webhook: client::Settings { allowed: Allowed::loopback(), proxy: None },
                 upkeep: None,
             });
         };
@@ -121,6 +126,7 @@ impl Settings {
             retry: config.retry_waits_s.clone(),
             retry_scale: 1,
             reply_rules: config.reply_rules()?,
+            webhook: config.webhook(),
             upkeep: Some(Upkeep {
                 verify_every: (config.verify_hours > 0)
                     .then(|| Duration::from_secs(u64::from(config.verify_hours) * 3600)),
@@ -157,6 +163,7 @@ impl Settings {
             submitter: Submitter::new(ledger.clone(), clock.clone(), hostname, size),
             retry: self.retry.clone(),
             retry_scale: self.retry_scale,
+            caller: Arc::new(Caller::new(ledger.clone(), clock.clone(), self.webhook.clone())),
             ledger,
             clock,
         })

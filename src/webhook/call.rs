@@ -14,7 +14,7 @@ use postledger_projections::calls::{self, CallRow};
 use postledger_projections::{Table, accounts, timeline};
 use zeroize::Zeroizing;
 
-use super::client::{Client, Failure, Post, Reply};
+use super::client::{Client, Failure, Post, Reply, Settings};
 use super::metrics::Metrics;
 use super::payload::{self, Body, Name, Told};
 use super::sign::{Secret, signatures};
@@ -105,6 +105,10 @@ pub enum TestError {
 }
 
 impl Caller {
+    pub fn new(ledger: Ledger, clock: Clock, settings: Settings) -> Caller {
+        Caller { ledger, clock, client: Client::new(settings), metrics: Metrics::default() }
+    }
+
     /// Makes a call. `None`: there was nothing to call any more.
     pub async fn call(self: Arc<Self>, account: AccountName, endpoint: EndpointName, call: CallRef) -> Option<Ended> {
         let caller = Arc::clone(&self);

@@ -1,6 +1,6 @@
 //! One endpoint: takes what is due, has it called within the endpoint's limits, and records what ended together in one record.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,7 +34,8 @@ pub(super) struct Endpoint {
     caller: Arc<Caller>,
     key: Key,
     woken: Arc<Notify>,
-    running: JoinSet<(CallRef, Option<Ended>)>,
+    running: JoinSet<Option<Ended>>,
+    tasks: HashMap<tokio::task::Id, CallRef>,
     /// Due, and waiting for room.
     ready: VecDeque<CallRef>,
     /// What is ready or running, or has ended and is not recorded.
@@ -67,6 +68,7 @@ impl Endpoint {
             key,
             woken,
             running: JoinSet::new(),
+            tasks: HashMap::new(),
             ready: VecDeque::new(),
             known: HashSet::new(),
             ended: Vec::new(),
@@ -105,7 +107,7 @@ impl Endpoint {
             let wait = self.wait();
             tokio::select! {
                 () = stop.cancelled() => break,
-                Some(ended) = self.running.join_next(), if !self.running.is_empty() => self.take(ended),
+                Some(ended) = self.running.join_next_with_id(), if !self.running.is_empty() => self.take(ended),
                 Some(recorded) = self.recording.join_next(), if !self.recording.is_empty() => self.recorded(recorded).await,
                 () = self.woken.notified() => self.exhausted = false,
                 () = sleep(wait) => self.exhausted = self.exhausted && self.next_due.is_some_and(|due| due > self.now()),
@@ -125,7 +127,7 @@ impl Endpoint {
             }
             tokio::select! {
                 () = &mut deadline, if !self.running.is_empty() => self.running.abort_all(),
-                Some(ended) = self.running.join_next(), if !self.running.is_empty() => self.take(ended),
+                Some(ended) = self.running.join_next_with_id(), if !self.running.is_empty() => self.take(ended),
                 Some(recorded) = self.recording.join_next(), if !self.recording.is_empty() => {
                     let is_stopped = self.caller.ledger.status().stopped.is_some();
                     self.recorded(recorded).await;
@@ -196,24 +198,26 @@ impl Endpoint {
                 self.next_start = self.next_start.max(now - BURST) + Duration::from_secs(1) / rate.max(1);
             }
             let (caller, (account, endpoint)) = (Arc::clone(&self.caller), self.key.clone());
-            self.running.spawn(async move { (call, caller.call(account, endpoint, call).await) });
+            let task = self.running.spawn(caller.call(account, endpoint, call));
+            self.tasks.insert(task.id(), call);
         }
     }
 
-    fn take(&mut self, ended: Result<(CallRef, Option<Ended>), JoinError>) {
+    fn take(&mut self, ended: Result<(tokio::task::Id, Option<Ended>), JoinError>) {
+        let id = match &ended {
+            Ok((id, _)) => *id,
+            Err(e) => e.id(),
+        };
+        let call = self.tasks.remove(&id);
         match ended {
-            Ok((_, Some(ended))) => self.ended.push(ended),
-            Ok((call, None)) => {
-                self.known.remove(&call);
-            }
-            Err(e) => {
-                // Which one is not said: all that are not under way are looked for again.
-                if !e.is_cancelled() {
-                    tracing::error!(account = %self.key.0, endpoint = %self.key.1, "a call's task died: {e}");
-                }
-                self.next_due = None;
-                self.exhausted = true;
-            }
+            Ok((_, Some(ended))) => return self.ended.push(ended),
+            Ok((_, None)) => {}
+            Err(e) if e.is_cancelled() => {}
+            Err(e) => tracing::error!(account = %self.key.0, endpoint = %self.key.1, "a call's task died: {e}"),
+        }
+        // If it is still due, a later look finds it.
+        if let Some(call) = call {
+            self.known.remove(&call);
         }
     }
 

@@ -28,6 +28,10 @@ use endpoint::Endpoint;
 
 /// How long to wait after the ledger could not be read before it is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
+/// The shortest time between two looks at new records, however many are written meanwhile.
+const LOOK_PAUSE: Duration = Duration::from_millis(2);
+/// The same as long as there is no endpoint: so late may the first one be noticed.
+const IDLE_PAUSE: Duration = Duration::from_millis(100);
 /// Records that are read at once to see whom they concern.
 const RECORDS_MAX: usize = 4096;
 /// Of records that may concern an endpoint: all begin so.
@@ -41,37 +45,45 @@ type Key = (AccountName, EndpointName);
 /// Runs until `stop`; returns when the last call that was under way has been recorded, or `stop_wait` is over.
 pub async fn run(caller: Arc<Caller>, stop_wait: Duration, stop: CancellationToken) {
     let mut log = caller.ledger.watch();
-    let mut reactor = Reactor { caller, stop_wait, stop: stop.clone(), seen: Seq(0), woken: HashMap::new(), tasks: JoinSet::new() };
+    let mut reactor = Reactor {
+        caller,
+        stop_wait,
+        stop: stop.clone(),
+        seen: Seq(0),
+        woken: HashMap::new(),
+        running: JoinSet::new(),
+        tasks: HashMap::new(),
+    };
     loop {
-        let pause = match reactor.round().await {
-            Ok(()) => PAUSE,
-            Err(why) => {
-                tracing::error!("endpoints cannot be read: {why}");
-                PAUSE
-            }
-        };
+        if let Err(why) = reactor.round().await {
+            tracing::error!("endpoints cannot be read: {why}");
+        }
         reactor.caller.client.tidy();
+        let pause = if reactor.woken.is_empty() { IDLE_PAUSE } else { LOOK_PAUSE };
+        tokio::select! {
+            () = stop.cancelled() => break,
+            () = tokio::time::sleep(pause) => {}
+        }
         tokio::select! {
             () = stop.cancelled() => break,
             changed = log.changed() => if changed.is_err() { break },
-            Some(ended) = reactor.tasks.join_next(), if !reactor.tasks.is_empty() => reactor.ended(ended),
-            () = tokio::time::sleep(pause) => {}
+            Some(ended) = reactor.running.join_next_with_id(), if !reactor.running.is_empty() => reactor.ended(&ended),
+            () = tokio::time::sleep(PAUSE) => {}
         }
     }
-    while let Some(ended) = reactor.tasks.join_next().await {
-        reactor.ended(ended);
-    }
+    while reactor.running.join_next().await.is_some() {}
 }
 
 struct Reactor {
     caller: Arc<Caller>,
     stop_wait: Duration,
     stop: CancellationToken,
-    /// All records to this one were looked at.
+    /// All records to this one were looked at; 0: the endpoints themselves have to be looked at.
     seen: Seq,
-    /// The tasks that run, and what wakes them.
+    /// The endpoints whose tasks run, and what wakes them.
     woken: HashMap<Key, Arc<Notify>>,
-    tasks: JoinSet<Key>,
+    running: JoinSet<()>,
+    tasks: HashMap<tokio::task::Id, Key>,
 }
 
 /// Whom some records concern.
@@ -87,20 +99,19 @@ impl Reactor {
     async fn round(&mut self) -> Result<(), String> {
         let rows = self.caller.ledger.snapshot();
         let (after, last) = (self.seen, rows.position());
-        // At the start everything may be due.
-        let first = after == Seq(0);
-        if last <= after && !first {
+        if last <= after {
             return Ok(());
         }
-        let is_idle = self.woken.is_empty();
+        // At the start everything may be due; without endpoints no record concerns one.
+        let all = after == Seq(0) || self.woken.is_empty();
         let reading = tokio::task::spawn_blocking(move || {
-            let concerned = if first { Concerned { all: true, ..Concerned::default() } } else { concerned(&rows, after, last)? };
-            let endpoints = if concerned.all || is_idle { Some(calls::all_endpoints(&rows).map_err(|e| e.to_string())?) } else { None };
+            let concerned = if all { Concerned { all, ..Concerned::default() } } else { concerned(&rows, after, last)? };
+            let endpoints = if concerned.all { calls::all_endpoints(&rows).map_err(|e| e.to_string())? } else { Vec::new() };
             Ok::<_, String>((concerned, endpoints))
         });
         let (concerned, endpoints) = reading.await.map_err(|e| e.to_string())??;
         self.seen = last;
-        for key in endpoints.into_iter().flatten().map(|row| (row.account, row.endpoint)) {
+        for key in endpoints.into_iter().map(|row| (row.account, row.endpoint)) {
             if !self.woken.contains_key(&key) {
                 self.start(key);
             }
@@ -108,10 +119,8 @@ impl Reactor {
         if concerned.all {
             self.woken.values().for_each(|woken| woken.notify_one());
         }
-        for key in &concerned.endpoints {
-            if let Some(woken) = self.woken.get(key) {
-                woken.notify_one();
-            }
+        for woken in concerned.endpoints.iter().filter_map(|key| self.woken.get(key)) {
+            woken.notify_one();
         }
         Ok(())
     }
@@ -120,26 +129,23 @@ impl Reactor {
         let woken = Arc::new(Notify::new());
         self.woken.insert(key.clone(), Arc::clone(&woken));
         let endpoint = Endpoint::new(Arc::clone(&self.caller), key.clone(), woken);
-        let (stop, stop_wait) = (self.stop.clone(), self.stop_wait);
-        self.tasks.spawn(async move {
-            endpoint.run(stop_wait, stop).await;
-            key
-        });
+        let task = self.running.spawn(endpoint.run(self.stop_wait, self.stop.clone()));
+        self.tasks.insert(task.id(), key);
     }
 
-    /// A task ends when its endpoint is gone. One that died is started again by the next round.
-    fn ended(&mut self, ended: Result<Key, tokio::task::JoinError>) {
-        match ended {
-            Ok(key) => {
-                self.woken.remove(&key);
-            }
+    /// The endpoint of the task is gone, or the task died; the next round starts one if there is an endpoint.
+    fn ended(&mut self, ended: &Result<(tokio::task::Id, ()), tokio::task::JoinError>) {
+        let id = match ended {
+            Ok((id, ())) => *id,
             Err(e) => {
                 tracing::error!("the task of an endpoint died: {e}");
-                self.woken.clear();
-                self.tasks.abort_all();
-                self.seen = Seq(0);
+                e.id()
             }
+        };
+        if let Some(key) = self.tasks.remove(&id) {
+            self.woken.remove(&key);
         }
+        self.seen = Seq(0);
     }
 }
 
