@@ -6,13 +6,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use postledger_events::address::{Address, Domain};
 use postledger_events::command::{
-    AccountChange, ConfigureAccount, ConfigureDomain, ConfigureEndpoint, ConfigureTransport, DomainChange, IdempotencyKey, Submitted,
+    AccountChange, ConfigureAccount, ConfigureDomain, ConfigureEndpoint, ConfigureTransport, DomainChange,
+    IdempotencyKey, Submitted,
 };
 use postledger_events::fact::account::{
     DkimAlgorithm, DkimKey, Fold, RetrySchedule, TransportCredentials, TransportSettings,
 };
 use postledger_events::fact::submission::BodyRef;
-use postledger_events::id::{AccountName, Author, EndpointName, RecipientKey, SecretId, SecretRef, Selector, Seq, Sha256};
+use postledger_events::id::{
+    AccountName, Author, EndpointName, RecipientKey, SecretId, SecretRef, Selector, Seq, Sha256,
+};
 use postledger_events::refusal::Thing;
 use postledger_events::time::Timestamp;
 use postledger_events::{Answer, Command, Refusal};
@@ -20,8 +23,8 @@ use postledger_projections::rows::{Key, Value};
 use postledger_projections::{Error, Order, Rows, Table, accounts};
 use postledger_web::api::verify::{Line, Wish};
 use postledger_web::port::{
-    ExecuteError, ExportError, Login, LoginError, NewEndpoint, NewTransport, Pieces, Port, SendError, SendRequest, Status, TestCall,
-    Unavailable, Verified, View,
+    ExecuteError, ExportError, Login, LoginError, NewEndpoint, NewTransport, Pieces, Port, SendError, SendRequest,
+    Status, TestCall, Unavailable, Verified, View,
 };
 use tokio::sync::mpsc;
 use zeroize::Zeroizing;

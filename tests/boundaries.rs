@@ -68,8 +68,7 @@ const PARTS: &[Part] = &[
 ];
 
 /// Parts that act on nothing: bytes and time come in, bytes and decisions go out.
-const PURE: &[&str] =
-    &["decide", "smtp", "mail", "webhook/payload", "webhook/sign", "webhook/target", "webhook/due"];
+const PURE: &[&str] = &["decide", "smtp", "mail", "webhook/payload", "webhook/sign", "webhook/target", "webhook/due"];
 /// Runs the protocol over sockets; all else below `smtp` is sans-io.
 const DRIVE: &str = "smtp/drive";
 /// May name everything, and nobody may name them.

@@ -14,3 +14,4 @@ mod server;
 mod simulation;
 mod sink;
 mod webhook_bodies;
+mod webhooks;

@@ -146,7 +146,8 @@ impl Caller {
             CallReply::Answered { status, .. } => status,
             CallReply::Unanswered | CallReply::Forgotten => 0,
         };
-        let texts = CallTexts { responses: response.iter().cloned().collect(), errors: error.iter().cloned().collect() };
+        let texts =
+            CallTexts { responses: response.iter().cloned().collect(), errors: error.iter().cloned().collect() };
         let command = RecordTestCall {
             account: account.clone(),
             endpoint: endpoint.clone(),

@@ -369,7 +369,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;

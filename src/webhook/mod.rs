@@ -105,8 +105,10 @@ impl Reactor {
         // At the start everything may be due; without endpoints no record concerns one.
         let all = after == Seq(0) || self.woken.is_empty();
         let reading = tokio::task::spawn_blocking(move || {
-            let concerned = if all { Concerned { all, ..Concerned::default() } } else { concerned(&rows, after, last)? };
-            let endpoints = if concerned.all { calls::all_endpoints(&rows).map_err(|e| e.to_string())? } else { Vec::new() };
+            let concerned =
+                if all { Concerned { all, ..Concerned::default() } } else { concerned(&rows, after, last)? };
+            let endpoints =
+                if concerned.all { calls::all_endpoints(&rows).map_err(|e| e.to_string())? } else { Vec::new() };
             Ok::<_, String>((concerned, endpoints))
         });
         let (concerned, endpoints) = reading.await.map_err(|e| e.to_string())??;

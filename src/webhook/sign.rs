@@ -81,4 +81,22 @@ mod tests {
         );
         assert_eq!(got, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
     }
+
+    #[test]
+    fn the_library_of_the_specification_takes_each_signature() {
+        let texts = [text(24), text(64)];
+        let secrets: Vec<Secret> = texts.iter().map(|text| Secret::parse(text).unwrap()).collect();
+        // The library compares with its own clock, so what it takes is signed for its now.
+        let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
+        let value = signatures(&secrets, "id-1", Timestamp::from_secs(i64::try_from(now).unwrap()), b"{}");
+        let mut headers = http::HeaderMap::new();
+        headers.insert("webhook-id", "id-1".parse().unwrap());
+        headers.insert("webhook-timestamp", now.to_string().parse().unwrap());
+        headers.insert("webhook-signature", value.parse().unwrap());
+        for text in &texts {
+            let library = standardwebhooks::Webhook::new(text).unwrap();
+            assert!(library.verify(b"{}", &headers).is_ok());
+            assert!(library.verify(b"{ }", &headers).is_err());
+        }
+    }
 }

@@ -7,8 +7,10 @@ mod about;
 pub mod accounts;
 pub mod addresses;
 pub mod caller;
+pub mod calls;
 pub mod dkim;
 pub mod domains;
+pub mod endpoints;
 pub mod events;
 mod events_filter;
 mod extract;
@@ -63,6 +65,8 @@ fn routes<P: Port>() -> Router<Arc<Site<P>>> {
     Router::new()
         .merge(accounts::routes())
         .merge(addresses::routes())
+        .merge(calls::routes())
+        .merge(endpoints::routes())
         .merge(events::routes())
         .merge(inbox::routes())
         .merge(jobs::routes())
