@@ -1,7 +1,7 @@
 //! What happens to mail is told to endpoints: signed, in order, at least once whatever breaks, and only where calls may go.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
@@ -276,7 +276,7 @@ fn calls_go_only_where_they_may() {
     }
     for url in ["ftp://example.org/", "http://me:secret@example.org/", "http://"] {
         let settings = json!({"direction": "outgoing", "url": url});
-        assert_eq!(server.try_api("PUT", "/endpoints/mox/bad", &settings).status, 400, "{url}");
+        assert_eq!(server.try_api("PUT", "/endpoints/mox/bad", &settings).status, 422, "{url}");
     }
 }
 
