@@ -60,6 +60,13 @@ impl Clock {
         i8::try_from(roll).expect("below ten") - 5
     }
 
+    /// Thousandths, -10 to 9: the contract's spread of the waits of calls.
+    pub fn jitter_permille(&self) -> i8 {
+        let [a, b] = self.random();
+        let roll = u16::from_be_bytes([a, b]) % 20;
+        i8::try_from(roll).expect("below twenty") - 10
+    }
+
     /// Moves a manual clock on. The machine's clock cannot be moved: asking for it is a mistake in a test.
     pub fn advance(&self, by: Duration) {
         let now = self.now();

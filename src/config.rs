@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use postledger_events::address::Domain;
 use postledger_events::fact::account::RetrySchedule;
 use postledger_web::Mount;
@@ -12,6 +13,8 @@ use serde::Deserialize;
 use crate::certificate;
 use crate::decide::classify::Rules;
 use crate::ledger;
+use crate::webhook::client;
+use crate::webhook::target::{Allowed, Target};
 
 /// The file, below the directory of the server.
 pub const FILE: &str = "postledger.toml";
@@ -43,6 +46,8 @@ pub struct Config {
     tls: Option<Tls>,
     #[serde(default)]
     pub metrics: Option<Metrics>,
+    #[serde(default)]
+    webhook: Webhook,
     /// The directory that paths are relative to.
     #[serde(skip)]
     dir: PathBuf,
@@ -71,6 +76,13 @@ struct Tls {
 #[serde(deny_unknown_fields)]
 pub struct Metrics {
     pub listen: SocketAddr,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Webhook {
+    allow_networks: Vec<IpNet>,
+    proxy: Option<String>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -122,7 +134,20 @@ impl Config {
         if waits.len() >= ATTEMPTS_MAX || waits.contains(&0) {
             return Err(format!("retry_waits_s has at most {} waits, each of a second or more", ATTEMPTS_MAX - 1));
         }
-        Ok(())
+        self.proxy().map(drop)
+    }
+
+    /// How endpoints are reached.
+    pub fn webhook(&self) -> client::Settings {
+        let allowed = Allowed::new(self.webhook.allow_networks.clone());
+        // It was checked when the file was read.
+        client::Settings { allowed, proxy: self.proxy().unwrap_or_default() }
+    }
+
+    fn proxy(&self) -> Result<Option<Target>, String> {
+        let Some(url) = &self.webhook.proxy else { return Ok(None) };
+        let target = Target::parse(url).map_err(|e| format!("webhook.proxy: {e}"))?;
+        if target.tls { Err("webhook.proxy is an http:// address".to_owned()) } else { Ok(Some(target)) }
     }
 
     pub fn certificate_files(&self) -> Option<certificate::Files> {
@@ -177,6 +202,10 @@ mod tests {
         check(|c| format!("nonsense = 1\n{c}"), Err("nonsense"));
         check(|c| c.replace("[450, ", "[0, "), Err("retry_waits_s"));
         check(|c| c.replace("mail.example.org", "not a name"), Err("hostname"));
+        check(|c| c.replace("allow_networks = []", "allow_networks = [\"10.0.0.0/8\", \"fd00::/8\"]"), Ok(()));
+        check(|c| c.replace("allow_networks = []", "allow_networks = [\"10.0.0.0/33\"]"), Err("allow_networks"));
+        check(|c| c.replace("# proxy =", "proxy ="), Ok(()));
+        check(|c| c.replace("# proxy = \"http:", "proxy = \"https:"), Err("webhook.proxy"));
     }
 
     #[test]

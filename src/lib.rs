@@ -21,3 +21,4 @@ pub mod run;
 pub mod signers;
 pub mod smtp;
 pub mod submit;
+pub mod webhook;

@@ -10,19 +10,24 @@ use axum::routing::get;
 use postledger_projections::tally::{Tally, tally};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use crate::ledger::{Ledger, Status};
+use crate::ledger::Status;
+use crate::webhook::Caller;
+use crate::webhook::metrics::Figures as Calls;
 
 /// `GET /metrics`.
-pub fn router(ledger: Ledger) -> Router {
-    Router::new().route("/metrics", get(metrics)).with_state(Arc::new(ledger))
+pub fn router(caller: Arc<Caller>) -> Router {
+    Router::new().route("/metrics", get(metrics)).with_state(caller)
 }
 
-async fn metrics(State(ledger): State<Arc<Ledger>>) -> Response {
+async fn metrics(State(caller): State<Arc<Caller>>) -> Response {
+    let calls = caller.metrics.figures();
+    let ledger = caller.ledger.clone();
     let read = tokio::task::spawn_blocking(move || (tally(&ledger.snapshot()), ledger.status())).await;
     let (Ok(tally), status) = (match read {
         Ok((tally, status)) => (tally, status),
@@ -31,7 +36,7 @@ async fn metrics(State(ledger): State<Arc<Ledger>>) -> Response {
         return (StatusCode::INTERNAL_SERVER_ERROR, "the tally cannot be read").into_response();
     };
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Figures { tally, status }));
+    registry.register_collector(Box::new(Figures { tally, status, calls }));
     let mut text = String::new();
     match encode(&mut text, &registry) {
         Ok(()) => {
@@ -47,6 +52,7 @@ async fn metrics(State(ledger): State<Arc<Ledger>>) -> Response {
 struct Figures {
     tally: Tally,
     status: Status,
+    calls: Calls,
 }
 
 impl Collector for Figures {
@@ -111,6 +117,20 @@ impl Collector for Figures {
             let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
         }
-        Ok(())
+        encode_calls(&self.calls, &mut encoder)
     }
+}
+
+fn encode_calls(calls: &Calls, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+    let help = "Calls of endpoints since the start, by what came of them";
+    let mut family = encoder.encode_descriptor("postledger_webhook_calls", help, None, MetricType::Counter)?;
+    for (outcome, count) in
+        [("delivered", calls.delivered), ("refused", calls.refused), ("unanswered", calls.unanswered)]
+    {
+        ConstCounter::new(count).encode(family.encode_family(&[("outcome", outcome)])?)?;
+    }
+    let (name, help) = ("postledger_webhook_request_duration_seconds", "What these calls took");
+    let mut histogram = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
+    let count = calls.classes.iter().map(|(_, count)| count).sum();
+    histogram.encode_histogram::<NoLabelSet>(calls.seconds, count, &calls.classes, None)
 }

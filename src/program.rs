@@ -1,18 +1,22 @@
 //! The running program as HTTP sees it: what `postledger_web` asks for, done.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use postledger_events::address::{Address, Domain};
 use postledger_events::command::{
-    AccountChange, AddKey, ConfigureAccount, ConfigureDomain, ConfigureTransport, DomainChange, IdempotencyKey,
-    Submitted,
+    AccountChange, AddKey, ConfigureAccount, ConfigureDomain, ConfigureEndpoint, ConfigureTransport, DomainChange,
+    IdempotencyKey, Submitted,
 };
 use postledger_events::fact::account::{
     DkimAlgorithm, DkimKey, Fold, RetrySchedule, TransportCredentials, TransportSettings,
 };
 use postledger_events::fact::submission::BodyRef;
-use postledger_events::id::{AccountName, Author, KeyId, RecipientKey, SecretId, SecretRef, Selector, Seq, Sha256};
+use postledger_events::id::{
+    AccountName, Author, EndpointName, KeyId, RecipientKey, SecretId, SecretRef, Selector, Seq, Sha256,
+};
+use postledger_events::refusal::Thing;
 use postledger_events::time::Timestamp;
 use postledger_events::{Answer, Command, Refusal};
 use postledger_projections::rows::{Key, Value};
@@ -20,8 +24,8 @@ use postledger_projections::{Error, Order, Rows, Table, accounts};
 use postledger_web::api::tail::Tail;
 use postledger_web::api::verify::{Line, Wish};
 use postledger_web::port::{
-    ExecuteError, ExportError, Holder, Login, LoginError, NewKey, NewTransport, Pieces, Port, SendError, SendRequest,
-    Status, Unavailable, Verified, View,
+    ExecuteError, ExportError, Holder, Login, LoginError, NewEndpoint, NewKey, NewTransport, Pieces, Port, SendError,
+    SendRequest, Status, TestCall, Unavailable, Verified, View,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -35,6 +39,8 @@ use crate::ledger::pace::Pace;
 use crate::ledger::{self, Intent, Ledger, Snapshot, SubmitError};
 use crate::mail::dkim::{Algorithm, SigningKey};
 use crate::submit::Submitter;
+use crate::webhook::target::Target;
+use crate::webhook::{Caller, TestError, sign};
 
 /// Of one processor, for a verification that is not in haste.
 const VERIFY_SHARE_PERCENT: u32 = 15;
@@ -55,6 +61,7 @@ pub struct Program {
     pub tail: Tail,
     /// Asks everything to come to an end.
     pub stop: CancellationToken,
+    pub caller: Arc<Caller>,
 }
 
 impl Port for Program {
@@ -125,6 +132,57 @@ impl Port for Program {
         };
         let command = ConfigureTransport { transport: transport.name, settings, by };
         self.submit_with(Command::ConfigureTransport(command), secrets).await.map(drop)
+    }
+
+    async fn set_endpoint(
+        &self,
+        endpoint: NewEndpoint,
+        generate: bool,
+        by: Author,
+    ) -> Result<Option<String>, ExecuteError> {
+        let invalid = |why: String| ExecuteError::Refused(Refusal::Invalid(why));
+        let NewEndpoint { account, endpoint, create, mut change, authorization, secrets: given } = endpoint;
+        if let Some(url) = &change.url {
+            Target::parse(url).map_err(|e| invalid(e.to_string()))?;
+        }
+        let mut secrets = Vec::new();
+        change.authorization = match authorization {
+            Some(Some(value)) if !is_field_value(&value) => {
+                return Err(invalid("the value of Authorization has only printable ASCII characters".to_owned()));
+            }
+            authorization => authorization.map(|value| {
+                value.map(|value| {
+                    let (reference, secret) = self.secret(Zeroizing::new(value.into_bytes()));
+                    secrets.push(secret);
+                    reference
+                })
+            }),
+        };
+        let made = generate.then(|| sign::secret_text(&self.clock.random()));
+        for text in given.into_iter().map(Zeroizing::new).chain(made.clone()) {
+            sign::Secret::parse(&text).map_err(|e| invalid(e.to_string()))?;
+            let (reference, secret) = self.secret(Zeroizing::new(text.trim().as_bytes().to_vec()));
+            secrets.push(secret);
+            change.add_secrets.push(reference);
+        }
+        let command = ConfigureEndpoint { account, endpoint, create, change, by };
+        self.submit_with(Command::ConfigureEndpoint(Box::new(command)), secrets).await?;
+        Ok(made.map(|text| text.to_string()))
+    }
+
+    async fn test_call(
+        &self,
+        account: &AccountName,
+        endpoint: &EndpointName,
+        by: Author,
+    ) -> Result<TestCall, ExecuteError> {
+        let tested = self.caller.test(account, endpoint, by).await.map_err(|e| match e {
+            TestError::NoEndpoint(..) => ExecuteError::Refused(Refusal::NoSuch(Thing::Endpoint(endpoint.to_string()))),
+            TestError::Unprepared(why) => ExecuteError::Refused(Refusal::Invalid(why)),
+            TestError::Submit(e) => execute_error(e),
+        })?;
+        let took_us = u64::try_from(tested.took.as_micros()).unwrap_or(u64::MAX);
+        Ok(TestCall { status: tested.status, response: tested.response, error: tested.error, took_us })
     }
 
     async fn generate_dkim(
@@ -232,14 +290,22 @@ impl Program {
     }
 
     async fn submit(&self, intent: Intent) -> Result<Answer, ExecuteError> {
-        match self.ledger.submit(intent).await {
-            Ok(committed) => Ok(committed.answer),
-            Err(SubmitError::Refused(refusal)) => Err(ExecuteError::Refused(refusal)),
-            Err(SubmitError::Busy) => Err(ExecuteError::Unavailable(Unavailable::Busy)),
-            Err(SubmitError::NoSpace(short)) => Err(unavailable(short.to_string())),
-            Err(SubmitError::Stopped(why)) => Err(unavailable(why)),
-        }
+        self.ledger.submit(intent).await.map(|committed| committed.answer).map_err(execute_error)
     }
+}
+
+fn execute_error(error: SubmitError) -> ExecuteError {
+    match error {
+        SubmitError::Refused(refusal) => ExecuteError::Refused(refusal),
+        SubmitError::Busy => ExecuteError::Unavailable(Unavailable::Busy),
+        SubmitError::NoSpace(short) => unavailable(short.to_string()),
+        SubmitError::Stopped(why) => unavailable(why),
+    }
+}
+
+/// Whether it can stand in a header (RFC 9110 §5.5).
+fn is_field_value(value: &str) -> bool {
+    !value.is_empty() && value.bytes().all(|b| b.is_ascii_graphic() || b == b' ')
 }
 
 /// What somebody should look at although everything goes on.

@@ -27,6 +27,9 @@ use crate::jobs;
 use crate::ledger::{self, Ledger, Options};
 use crate::program::Program;
 use crate::submit::Submitter;
+use crate::webhook::Caller;
+use crate::webhook::client;
+use crate::webhook::target::Allowed;
 
 /// The control socket, below the directory of the server.
 pub const SOCKET: &str = "control.sock";
@@ -94,6 +97,7 @@ struct Settings {
     retry: RetrySchedule,
     retry_scale: u32,
     reply_rules: Arc<crate::decide::classify::Rules>,
+    webhook: client::Settings,
     /// `None`: as the ledger does by itself.
     upkeep: Option<Upkeep>,
 }
@@ -113,6 +117,7 @@ impl Settings {
                 retry: RetrySchedule::contract(),
                 retry_scale: 1,
                 reply_rules: Arc::new(crate::decide::classify::Rules::shipped()),
+                webhook: client::Settings { allowed: Allowed::loopback(), proxy: None },
                 upkeep: None,
             });
         };
@@ -122,6 +127,7 @@ impl Settings {
             retry: config.retry_waits_s.clone(),
             retry_scale: 1,
             reply_rules: config.reply_rules()?,
+            webhook: config.webhook(),
             upkeep: Some(Upkeep {
                 verify_every: (config.verify_hours > 0)
                     .then(|| Duration::from_secs(u64::from(config.verify_hours) * 3600)),
@@ -160,6 +166,7 @@ impl Settings {
             retry_scale: self.retry_scale,
             tail: Tail::default(),
             stop: CancellationToken::new(),
+            caller: Arc::new(Caller::new(ledger.clone(), clock.clone(), self.webhook.clone())),
             ledger,
             clock,
         })

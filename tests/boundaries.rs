@@ -52,17 +52,29 @@ const PARTS: &[Part] = &[
         crates: &["hickory_resolver", "rustls"],
     },
     Part { path: "receive", modules: &["receive", "clock", "ledger", "submit", "smtp", "mail"], crates: &[] },
-    Part { path: "webhook", modules: &["webhook", "clock", "ledger", "submit", "smtp", "mail"], crates: &[] },
+    Part {
+        path: "webhook/payload",
+        modules: &["webhook", "mail"],
+        crates: &["postledger_events", "postledger_projections"],
+    },
+    Part { path: "webhook/sign", modules: &["webhook"], crates: &["postledger_events", "aws_lc_rs::hmac"] },
+    Part { path: "webhook/target", modules: &["webhook"], crates: &["ipnet", "url"] },
+    Part { path: "webhook/due", modules: &["webhook"], crates: &["postledger_events", "postledger_projections"] },
+    Part {
+        path: "webhook",
+        modules: &["webhook", "clock", "ledger", "submit", "smtp", "mail"],
+        crates: &["hickory_resolver", "http_body_util", "httpdate", "hyper", "hyper_util", "rustls", "tokio_rustls"],
+    },
 ];
 
 /// Parts that act on nothing: bytes and time come in, bytes and decisions go out.
-const PURE: &[&str] = &["decide", "smtp", "mail"];
+const PURE: &[&str] = &["decide", "smtp", "mail", "webhook/payload", "webhook/sign", "webhook/target", "webhook/due"];
 /// Runs the protocol over sockets; all else below `smtp` is sans-io.
 const DRIVE: &str = "smtp/drive";
 /// May name everything, and nobody may name them.
 const WIRING: &[&str] = &["main", "run", "cli"];
 /// May ask what time it is: the clock, and who measures how long a peer takes.
-const TIMED: &[&str] = &["clock", DRIVE, "deliver/pool"];
+const TIMED: &[&str] = &["clock", DRIVE, "deliver/pool", "webhook/client"];
 
 #[test]
 fn parts_name_what_they_may() {

@@ -163,8 +163,8 @@ fn release_held(server: &Server) {
 
 fn captures() -> Vec<Capture> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/captures");
-    let mut paths: Vec<PathBuf> =
-        folder.read_dir().expect("the captures").map(|entry| entry.expect("an entry").path()).collect();
+    let entries = folder.read_dir().expect("the captures").map(|entry| entry.expect("an entry").path());
+    let mut paths: Vec<PathBuf> = entries.filter(|path| path.is_file()).collect();
     paths.sort();
     paths.iter().map(|path| capture(path)).collect()
 }

@@ -16,3 +16,5 @@ mod server;
 mod simulation;
 mod sink;
 mod streams;
+mod webhook_bodies;
+mod webhooks;

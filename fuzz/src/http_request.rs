@@ -15,13 +15,14 @@ use postledger_events::command::Submitted;
 use postledger_events::fact::account::DkimAlgorithm;
 use postledger_events::fact::submission::BodyRef;
 use postledger_events::id::{
-    AccountName, Author, DeliveryId, HoldRuleId, JobId, MessageUuid, RecipientKey, Selector, Seq, Sha256,
+    AccountName, Author, DeliveryId, EndpointName, HoldRuleId, JobId, KeyId, MessageUuid, RecipientKey, Selector, Seq, Sha256,
 };
 use postledger_events::refusal::RECIPIENTS_MAX;
 use postledger_events::time::Timestamp;
 use postledger_events::{Answer, Command, Refusal};
 use postledger_projections::rows::{Key, Value};
 use postledger_projections::{Error, Memory, Order, Rows, Table};
+use postledger_web::api::tail::Tail;
 use postledger_web::api::verify::{Line, Wish};
 use postledger_web::port::*;
 use postledger_web::{Config, LocalUser, Peer, router};
@@ -40,7 +41,7 @@ pub fn check(bytes: &[u8]) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     let (status, content_type, body) = runtime.block_on(async {
         let response =
-            router(Arc::new(Program), config).oneshot(request).await.unwrap_or_else(|e: Infallible| match e {});
+            router(Arc::new(Program::default()), config).oneshot(request).await.unwrap_or_else(|e: Infallible| match e {});
         let (head, body) = response.into_parts();
         let content_type = head.headers.get(header::CONTENT_TYPE).cloned();
         (head.status, content_type, to_bytes(body, RESPONSE_BYTES_MAX).await.expect("a body that ends"))
@@ -126,7 +127,10 @@ fn check_message(message: &[u8], custom_fields: usize) {
 }
 
 /// A program without a ledger, which takes what may be taken.
-struct Program;
+#[derive(Default)]
+struct Program {
+    tail: Tail,
+}
 
 struct Moment(Memory);
 
@@ -179,11 +183,15 @@ impl Port for Program {
     async fn login(&self, user: &str, _: &str, _: IpAddr) -> Result<Login, LoginError> {
         let address = Address::parse(user).map_err(|_| LoginError::BadCredentials)?;
         let account = AccountName::new("mox").expect("a name");
-        Ok(Login { account, user: user.to_owned(), address })
+        Ok(Login { account, user: user.to_owned(), address: Some(address), key: None })
     }
 
     async fn login_admin(&self, _: &str, _: IpAddr) -> Result<(), LoginError> {
         Ok(())
+    }
+
+    async fn login_key(&self, _: &str, _: IpAddr) -> Result<Holder, LoginError> {
+        Err(LoginError::BadCredentials)
     }
 
     async fn send(&self, request: SendRequest) -> Result<Submitted, SendError> {
@@ -216,6 +224,25 @@ impl Port for Program {
     async fn set_transport(&self, _: NewTransport, _: Author) -> Result<(), ExecuteError> {
         Ok(())
     }
+
+    async fn set_endpoint(&self, _: NewEndpoint, _: bool, _: Author) -> Result<Option<String>, ExecuteError> {
+        Ok(None)
+    }
+
+    async fn test_call(&self, _: &AccountName, _: &EndpointName, _: Author) -> Result<TestCall, ExecuteError> {
+        Err(ExecuteError::InFlight)
+    }
+
+    async fn add_key(&self, _: NewKey, _: Author) -> Result<(KeyId, String), ExecuteError> {
+        Ok((KeyId(1), "pl_1_secret".to_owned()))
+    }
+
+    fn tail(&self) -> &Tail {
+        &self.tail
+    }
+
+    /// A stream ends at once, or no request for one would.
+    async fn stopping(&self) {}
 
     async fn generate_dkim(
         &self,

@@ -42,8 +42,8 @@ impl Job {
 /// Tells what a change led to.
 pub fn started(session: &mut Session, started: Started) -> Result<(), Error> {
     let said = match started {
-        Started::Affected(1) => "1 delivery changed".to_owned(),
-        Started::Affected(n) => format!("{n} deliveries changed"),
+        Started::Affected(1) => "1 changed".to_owned(),
+        Started::Affected(n) => format!("{n} changed"),
         Started::Job(job) => format!("job {job} does it while the server runs; see `postledger job {job}`"),
     };
     session.out.done(&started, said)

@@ -28,6 +28,7 @@ mod story;
 mod suppression;
 mod transport;
 mod verify;
+mod webhook;
 mod when;
 
 use std::ffi::OsString;
@@ -110,6 +111,9 @@ enum Ask {
     /// Where mail goes next
     #[command(subcommand)]
     Transport(transport::Transport),
+    /// Programs that are told what happens to an account's mail
+    #[command(subcommand)]
+    Webhook(webhook::Webhook),
     /// Deliveries that have not reached their end
     #[command(subcommand)]
     Queue(queue::Queue),
@@ -211,6 +215,7 @@ impl Ask {
             Ask::Cursor(command) => command.run(session).await,
             Ask::Dkim(command) => command.run(session).await,
             Ask::Transport(command) => command.run(session).await,
+            Ask::Webhook(command) => command.run(session).await,
             Ask::Queue(command) => command.run(session).await,
             Ask::Suppression(command) => command.run(session).await,
             Ask::Holdrule(command) => command.run(session).await,
@@ -262,6 +267,14 @@ mod tests {
         check("queue schedule 7 --at +1h --add 1h", false);
         check("transport set default --host h --port 25 --tls starttls --username u --password-file f", true);
         check("transport set default --host h --port 25 --tls starttls --password p", false);
+        check(
+            "webhook set mox crm --direction outgoing --url https://x.example/ --event failed,delayed --retry 1m,2m",
+            true,
+        );
+        check("webhook set mox crm --format xml", false);
+        check("webhook retry mox crm 4711/0 4712", true);
+        check("webhook retry mox crm x/0", false);
+        check("webhook cancel mox crm --phase failed,held --queued-after -1d", true);
         check("events tail --kind Delivered,DeliveryFailed --after 7", true);
         check("events list --limit 10 --since -1d", true);
         check("events list --cursor billing --account shop", true);

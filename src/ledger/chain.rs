@@ -136,7 +136,7 @@ pub(super) fn check_tail(snapshot: &Snapshot, mark: &Mark) -> Result<Head, Damag
 mod tests {
     use postledger_events::fact::job::HoldRuleRemoved;
     use postledger_events::fact::ledger::{LastNumbers, LedgerBranched};
-    use postledger_events::id::{Author, DeliveryId, HoldRuleId, JobId, MsgId, SuppressionId};
+    use postledger_events::id::{Author, DeliveryId, HoldRuleId, JobId, KeyId, MsgId, SuppressionId};
     use postledger_events::time::Timestamp;
 
     use super::*;
@@ -151,6 +151,7 @@ mod tests {
             msg_id: MsgId(0),
             suppression: SuppressionId(0),
             hold_rule: HoldRuleId(0),
+            key: KeyId(0),
         };
         let (reason, by) = ("restored".to_owned(), Author::program());
         let (from_seq, from_hash, next_seq, job) = (from.seq, from.hash, Seq(next_seq), JobId(1));

@@ -49,7 +49,7 @@ pub fn summary(raw: &[u8]) -> Summary {
     }
 }
 
-fn ids(message: &Message, name: HeaderName<'static>) -> Vec<String> {
+pub(super) fn ids(message: &Message, name: HeaderName<'static>) -> Vec<String> {
     let ids: Vec<&str> = match message.header(name) {
         Some(HeaderValue::Text(id)) => vec![id.as_ref()],
         Some(HeaderValue::TextList(ids)) => ids.iter().map(AsRef::as_ref).collect(),
@@ -60,12 +60,21 @@ fn ids(message: &Message, name: HeaderName<'static>) -> Vec<String> {
 }
 
 fn mailboxes(list: Option<&Address>) -> Vec<Mailbox> {
-    let addresses: Vec<&Addr> = match list {
+    addresses(list).into_iter().take(LIST_LENGTH_MAX).map(mailbox).collect()
+}
+
+/// Of all fields of this name, up to `max`.
+pub(super) fn every_mailbox(message: &Message, name: HeaderName<'static>, max: usize) -> Vec<Mailbox> {
+    let fields = message.header_values(name).map(HeaderValue::as_address);
+    fields.flat_map(addresses).take(max).map(mailbox).collect()
+}
+
+fn addresses<'a>(list: Option<&'a Address>) -> Vec<&'a Addr<'a>> {
+    match list {
         Some(Address::List(list)) => list.iter().collect(),
         Some(Address::Group(groups)) => groups.iter().flat_map(|group| &group.addresses).collect(),
         None => Vec::new(),
-    };
-    addresses.into_iter().take(LIST_LENGTH_MAX).map(mailbox).collect()
+    }
 }
 
 fn mailbox(addr: &Addr) -> Mailbox {
@@ -73,7 +82,7 @@ fn mailbox(addr: &Addr) -> Mailbox {
     Mailbox { name: text(addr.name.as_deref()), address: text(addr.address.as_deref()) }
 }
 
-fn date(date: &DateTime) -> Option<Date> {
+pub(super) fn date(date: &DateTime) -> Option<Date> {
     if !date.is_valid() {
         return None;
     }

@@ -16,7 +16,7 @@ use super::{Error, SOCKET};
 use crate::certificate::Certificate;
 use crate::program::Program;
 use crate::receive::Listener;
-use crate::{deliver, expiry, http, jobs, metrics, notify, receive};
+use crate::{deliver, expiry, http, jobs, metrics, notify, receive, webhook};
 
 /// How long running attempts may take to end after a stop was asked for.
 const STOP_WAIT: Duration = Duration::from_secs(30);
@@ -75,7 +75,7 @@ pub async fn run(program: Arc<Program>, doors: Doors, hostname: Domain, roots: d
         tasks.spawn(receive::run(socket, listener, stop.clone()));
     }
     for socket in doors.metrics {
-        tasks.spawn(http::serve(socket, metrics::router(program.ledger.clone()), None, stop.clone()));
+        tasks.spawn(http::serve(socket, metrics::router(Arc::clone(&program.caller)), None, stop.clone()));
     }
     tasks.spawn(http::serve_unix(doors.control, local_router(Arc::clone(&program)), stop.clone()));
     if let Some(certificate) = doors.certificate {
@@ -84,6 +84,7 @@ pub async fn run(program: Arc<Program>, doors: Doors, hostname: Domain, roots: d
     tasks.spawn(notify::run(Arc::clone(&program), hostname.to_string(), stop.clone()));
     let settings = deliver::Settings { hostname, timeouts: Default::default(), roots, stop_wait: STOP_WAIT };
     tasks.spawn(deliver::run(program.ledger.clone(), program.clock.clone(), settings, stop.clone()));
+    tasks.spawn(webhook::run(Arc::clone(&program.caller), STOP_WAIT, stop.clone()));
     tasks.spawn(jobs::run(program.ledger.clone(), stop.clone()));
     tasks.spawn(expiry::run(program.ledger.clone(), program.clock.clone(), stop.clone()));
 

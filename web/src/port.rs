@@ -6,12 +6,14 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 use postledger_events::address::{Address, Domain};
-use postledger_events::command::{IdempotencyKey, Submitted};
+use postledger_events::command::{EndpointChange, IdempotencyKey, Submitted};
 use postledger_events::draft::Draft;
 use postledger_events::fact::access::{Network, Scope};
 use postledger_events::fact::account::{DkimAlgorithm, TransportTls};
 use postledger_events::fact::submission::BodyRef;
-use postledger_events::id::{AccountName, Author, KeyId, RecipientKey, Selector, Seq, Sha256, TransportName};
+use postledger_events::id::{
+    AccountName, Author, EndpointName, KeyId, RecipientKey, Selector, Seq, Sha256, TransportName,
+};
 use postledger_events::time::Timestamp;
 use postledger_events::{Answer, Command, Refusal};
 use postledger_projections::Rows;
@@ -67,6 +69,22 @@ pub trait Port: Send + Sync + 'static {
         transport: NewTransport,
         by: Author,
     ) -> impl Future<Output = Result<(), ExecuteError>> + Send;
+
+    /// Adds or changes an endpoint. With `generate` it gets a new secret, which is answered this once.
+    fn set_endpoint(
+        &self,
+        endpoint: NewEndpoint,
+        generate: bool,
+        by: Author,
+    ) -> impl Future<Output = Result<Option<String>, ExecuteError>> + Send;
+
+    /// Calls an endpoint with an invented event.
+    fn test_call(
+        &self,
+        account: &AccountName,
+        endpoint: &EndpointName,
+        by: Author,
+    ) -> impl Future<Output = Result<TestCall, ExecuteError>> + Send;
 
     /// Makes a DKIM key and has the domain sign with it. Answers what to publish.
     fn generate_dkim(
@@ -266,6 +284,33 @@ pub struct NewTransport {
     /// User name and password. `None`: no AUTH.
     pub credentials: Option<(String, String)>,
     pub connections_max: u32,
+}
+
+/// An endpoint or a change of one, with its secrets in the clear.
+#[derive(Clone, Debug)]
+pub struct NewEndpoint {
+    pub account: AccountName,
+    pub endpoint: EndpointName,
+    /// Whether it must be new, or must exist.
+    pub create: bool,
+    /// Without secrets to set.
+    pub change: EndpointChange,
+    /// The value of the Authorization header; the inner `None`: none any more.
+    pub authorization: Option<Option<String>>,
+    /// `whsec_…`: these sign as well from now on.
+    pub secrets: Vec<String>,
+}
+
+/// What came of a test call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TestCall {
+    /// 0: there was no answer.
+    pub status: u16,
+    /// The beginning of the answer.
+    pub response: Option<String>,
+    /// Why there was none.
+    pub error: Option<String>,
+    pub took_us: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -127,7 +127,11 @@ impl From<Refusal> for Fault {
             | Refusal::CutOff { .. }
             | Refusal::TooManyRecipients
             | Refusal::FutureReleaseTooFar => Code::User,
-            Refusal::NoSuch(_) | Refusal::Exists(_) | Refusal::InUse(_) | Refusal::Conflict(_) | Refusal::AccountGoing(_) => Code::Error,
+            Refusal::NoSuch(_)
+            | Refusal::Exists(_)
+            | Refusal::InUse(_)
+            | Refusal::Conflict(_)
+            | Refusal::AccountGoing(_) => Code::Error,
             Refusal::IdempotencyMismatch => return Fault::IdempotencyMismatch(message),
             Refusal::StaleAttempt(_) | Refusal::Damaged(_) => Code::Server,
         };

@@ -73,7 +73,7 @@ impl ClientTls {
         self.verification != Verification::None
     }
 
-    pub(super) fn config(&self) -> Arc<ClientConfig> {
+    pub fn config(&self) -> Arc<ClientConfig> {
         Arc::clone(&self.config)
     }
 

@@ -8,9 +8,11 @@ mod about;
 pub mod accounts;
 pub mod addresses;
 pub mod caller;
+pub mod calls;
 pub mod cursors;
 pub mod dkim;
 pub mod domains;
+pub mod endpoints;
 pub mod events;
 mod events_filter;
 mod events_stream;
@@ -72,6 +74,8 @@ fn routes<P: Port>() -> Router<Arc<Site<P>>> {
         .merge(accounts::routes())
         .merge(addresses::routes())
         .merge(cursors::routes())
+        .merge(calls::routes())
+        .merge(endpoints::routes())
         .merge(events::routes())
         .merge(events_stream::routes())
         .merge(inbox::routes())

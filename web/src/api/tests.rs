@@ -311,6 +311,19 @@ impl Port for Program {
         Ok(())
     }
 
+    async fn set_endpoint(&self, _: NewEndpoint, _: bool, _: Author) -> Result<Option<String>, ExecuteError> {
+        unreachable!("no test sets an endpoint")
+    }
+
+    async fn test_call(
+        &self,
+        _: &AccountName,
+        _: &postledger_events::id::EndpointName,
+        _: Author,
+    ) -> Result<TestCall, ExecuteError> {
+        unreachable!("no test calls an endpoint")
+    }
+
     async fn set_transport(&self, _: NewTransport, _: Author) -> Result<(), ExecuteError> {
         Ok(())
     }

@@ -159,6 +159,19 @@ impl Port for Program {
         Err(ExecuteError::Unavailable(Unavailable::Busy))
     }
 
+    async fn set_endpoint(&self, _: NewEndpoint, _: bool, _: Author) -> Result<Option<String>, ExecuteError> {
+        unreachable!("no test sets an endpoint")
+    }
+
+    async fn test_call(
+        &self,
+        _: &AccountName,
+        _: &postledger_events::id::EndpointName,
+        _: Author,
+    ) -> Result<TestCall, ExecuteError> {
+        unreachable!("no test calls an endpoint")
+    }
+
     async fn set_transport(&self, _: NewTransport, _: Author) -> Result<(), ExecuteError> {
         Err(ExecuteError::Unavailable(Unavailable::Busy))
     }

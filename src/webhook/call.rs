@@ -1,0 +1,318 @@
+//! One call: its body from facts and content, its headers, the POST, and what came of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use postledger_events::command::{CallReply, FinishedCall, RecordTestCall};
+use postledger_events::fact::call::{BODY_VERSION, CallRef, CallTexts};
+use postledger_events::fact::endpoint::EndpointSettings;
+use postledger_events::id::{AccountName, Author, EndpointName, LedgerId, SecretId, Seq};
+use postledger_events::time::Timestamp;
+use postledger_events::{Command, Event, Record};
+use postledger_projections::calls::{self, CallRow};
+use postledger_projections::{Table, accounts, timeline};
+use zeroize::Zeroizing;
+
+use super::client::{Client, Failure, Post, Reply, Settings};
+use super::metrics::Metrics;
+use super::payload::{self, Body, Name, Told};
+use super::sign::{Secret, signatures};
+use super::target::Target;
+use crate::clock::Clock;
+use crate::ledger::{BodyError, Ledger, Snapshot, SubmitError};
+use crate::mail::contents::contents;
+
+const USER_AGENT: &str = concat!("postledger/", env!("CARGO_PKG_VERSION"), " (webhook)");
+/// Of a text about what went wrong.
+const ERROR_CHARS_MAX: usize = 512;
+
+/// Calls endpoints.
+pub struct Caller {
+    pub ledger: Ledger,
+    pub clock: Clock,
+    pub client: Client,
+    pub metrics: Metrics,
+}
+
+/// A call that came to an end, and its texts.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    pub finished: FinishedCall,
+    pub response: Option<String>,
+    pub error: Option<String>,
+}
+
+/// A POST that was made, or failed.
+struct Made {
+    started: Timestamp,
+    took: Duration,
+    result: Result<Reply, Failure>,
+}
+
+/// What a call needs before it can be made.
+struct Prepared {
+    target: Target,
+    settings: EndpointSettings,
+    body: Body,
+    webhook_id: String,
+    number: u64,
+    attempt: u32,
+    authorization: Option<Zeroizing<String>>,
+    secrets: Vec<Secret>,
+}
+
+/// Why a call is not made now.
+enum Unprepared {
+    /// It has ended meanwhile, or its endpoint takes no calls; there is nothing to tell.
+    Nothing,
+    Forgotten,
+    /// Told as a failure of the attempt.
+    Failed(String),
+}
+
+impl From<postledger_projections::Error> for Unprepared {
+    fn from(e: postledger_projections::Error) -> Unprepared {
+        Unprepared::Failed(e.to_string())
+    }
+}
+
+impl From<crate::ledger::Error> for Unprepared {
+    fn from(e: crate::ledger::Error) -> Unprepared {
+        Unprepared::Failed(e.to_string())
+    }
+}
+
+/// What a test call came to.
+#[derive(Clone, Debug)]
+pub struct Tested {
+    /// 0: there was no answer.
+    pub status: u16,
+    pub response: Option<String>,
+    pub error: Option<String>,
+    pub took: Duration,
+}
+
+/// Why there was no test call, or it could not be recorded.
+#[derive(Debug, thiserror::Error)]
+pub enum TestError {
+    #[error("there is no endpoint {1} of account {0}")]
+    NoEndpoint(AccountName, EndpointName),
+    #[error("{0}")]
+    Unprepared(String),
+    #[error("{0}")]
+    Submit(#[from] SubmitError),
+}
+
+impl Caller {
+    pub fn new(ledger: Ledger, clock: Clock, settings: Settings) -> Caller {
+        Caller { ledger, clock, client: Client::new(settings), metrics: Metrics::default() }
+    }
+
+    /// Makes a call. `None`: there was nothing to call any more.
+    pub async fn call(self: Arc<Self>, account: AccountName, endpoint: EndpointName, call: CallRef) -> Option<Ended> {
+        let caller = Arc::clone(&self);
+        let of = (account.clone(), endpoint.clone());
+        let prepared = tokio::task::spawn_blocking(move || caller.prepare(&of.0, &of.1, call)).await;
+        let prepared = prepared.unwrap_or_else(|e| Err(Unprepared::Failed(e.to_string())));
+        let made = match prepared {
+            Ok(prepared) => self.make(&prepared, &format!("{account}/{endpoint}")).await,
+            Err(Unprepared::Nothing) => return None,
+            Err(Unprepared::Forgotten) => return Some(self.not_made(call, CallReply::Forgotten, None)),
+            Err(Unprepared::Failed(why)) => return Some(self.not_made(call, CallReply::Unanswered, Some(clip(&why)))),
+        };
+        Some(self.ended(call, made))
+    }
+
+    /// Calls an endpoint with an invented event, and records it.
+    pub async fn test(&self, account: &AccountName, endpoint: &EndpointName, by: Author) -> Result<Tested, TestError> {
+        let rows = self.ledger.snapshot();
+        let unprepared = |why: &dyn std::fmt::Display| TestError::Unprepared(why.to_string());
+        let found = calls::endpoint(&rows, account, endpoint).map_err(|e| unprepared(&e))?;
+        let row = found.ok_or_else(|| TestError::NoEndpoint(account.clone(), endpoint.clone()))?;
+        let ledger = ledger_id(&rows).map_err(|e| unprepared(&e))?;
+        let call = CallRef { fact: Seq(0), place: 0 };
+        let name = Name { ledger, account, endpoint, call };
+        let told = Told::Test(row.settings.direction, self.clock.now());
+        let body = payload::body(BODY_VERSION, row.settings.format, &name, told).map_err(|e| unprepared(&e))?;
+        let prepared = self.with_secrets(row.settings, body, &name, 1).map_err(|e| match e {
+            Unprepared::Failed(why) => TestError::Unprepared(why),
+            Unprepared::Nothing | Unprepared::Forgotten => TestError::NoEndpoint(account.clone(), endpoint.clone()),
+        })?;
+        let made = self.make(&prepared, &format!("{account}/{endpoint}")).await;
+        let (started, took) = (made.started, made.took);
+        let Ended { finished, response, error } = self.ended(call, made);
+        let status = match finished.reply {
+            CallReply::Answered { status, .. } => status,
+            CallReply::Unanswered | CallReply::Forgotten => 0,
+        };
+        let texts =
+            CallTexts { responses: response.iter().cloned().collect(), errors: error.iter().cloned().collect() };
+        let command = RecordTestCall {
+            account: account.clone(),
+            endpoint: endpoint.clone(),
+            started,
+            took_us: finished.took_us,
+            remote_addr: finished.remote_addr,
+            status,
+            texts,
+            by,
+        };
+        self.ledger.submit(Command::RecordTestCall(Box::new(command))).await?;
+        Ok(Tested { status, response, error, took })
+    }
+
+    fn prepare(&self, account: &AccountName, endpoint: &EndpointName, call: CallRef) -> Result<Prepared, Unprepared> {
+        let rows = self.ledger.snapshot();
+        let row = calls::endpoint(&rows, account, endpoint)?.ok_or(Unprepared::Nothing)?;
+        let state = calls::state(&rows, account, endpoint)?;
+        let branch = accounts::counters(&rows)?.branch;
+        let waiting = calls::call(&rows, account, endpoint, call)?.filter(|call| call.may_go(branch));
+        let waiting = waiting.filter(|_| calls::is_enabled(&row, &state)).ok_or(Unprepared::Nothing)?;
+        let name = Name { ledger: ledger_id(&rows)?, account, endpoint, call };
+        let body = self.body(&rows, &row.settings, &name, &waiting)?;
+        self.with_secrets(row.settings, body, &name, waiting.attempts + 1)
+    }
+
+    fn body(
+        &self,
+        rows: &Snapshot,
+        settings: &EndpointSettings,
+        name: &Name<'_>,
+        call: &CallRow,
+    ) -> Result<Body, Unprepared> {
+        let fact = rows.record(call.call.fact)?.ok_or(Unprepared::Forgotten)?;
+        let written = match &fact.event {
+            Event::MessageReceived(received) => {
+                let raw = self.ledger.body(&received.body).map_err(|e| match e {
+                    BodyError::Missing(_) => Unprepared::Forgotten,
+                    BodyError::Size { .. } | BodyError::Store(_) => Unprepared::Failed(e.to_string()),
+                })?;
+                let contents = contents(&raw);
+                payload::body(call.version, settings.format, name, Told::Incoming { fact: &fact, contents: &contents })
+            }
+            // Every other fact that calls are queued for is about a submission.
+            _ => {
+                let submitted = submission(rows, call)?;
+                let told = Told::Outgoing { fact: &fact, submitted: &submitted };
+                payload::body(call.version, settings.format, name, told)
+            }
+        };
+        written.map_err(|e| Unprepared::Failed(e.to_string()))
+    }
+
+    fn with_secrets(
+        &self,
+        settings: EndpointSettings,
+        body: Body,
+        name: &Name<'_>,
+        attempt: u32,
+    ) -> Result<Prepared, Unprepared> {
+        let target = Target::parse(&settings.url).map_err(|e| Unprepared::Failed(e.to_string()))?;
+        let authorization = settings.authorization.as_ref().map(|secret| self.secret(secret.id)).transpose()?;
+        let mut secrets = Vec::new();
+        for secret in &settings.secrets {
+            let text = self.secret(secret.id)?;
+            secrets.push(Secret::parse(&text).map_err(|e| Unprepared::Failed(e.to_string()))?);
+        }
+        let (webhook_id, number) = (name.webhook_id(), name.number());
+        Ok(Prepared { target, settings, body, webhook_id, number, attempt, authorization, secrets })
+    }
+
+    fn secret(&self, id: SecretId) -> Result<Zeroizing<String>, Unprepared> {
+        let missing = || Unprepared::Failed("a secret of the endpoint is not in the vault: set it again".to_owned());
+        let bytes = self.ledger.secret(id)?.ok_or_else(missing)?;
+        Ok(Zeroizing::new(std::str::from_utf8(&bytes).map_err(|_| missing())?.to_owned()))
+    }
+
+    async fn make(&self, prepared: &Prepared, pool: &str) -> Made {
+        let started = self.clock.now();
+        let mut headers = vec![
+            ("user-agent", USER_AGENT.to_owned()),
+            ("content-type", prepared.body.content_type.to_owned()),
+            ("x-mox-webhook-id", prepared.number.to_string()),
+            ("x-mox-webhook-attempt", prepared.attempt.to_string()),
+            ("webhook-id", prepared.webhook_id.clone()),
+            ("webhook-timestamp", started.as_secs().to_string()),
+        ];
+        if let Some(value) = &prepared.authorization {
+            headers.push(("authorization", value.to_string()));
+        }
+        if !prepared.secrets.is_empty() {
+            let value = signatures(&prepared.secrets, &prepared.webhook_id, started, &prepared.body.bytes);
+            headers.push(("webhook-signature", value));
+        }
+        let post = Post {
+            pool,
+            target: &prepared.target,
+            headers,
+            body: Bytes::from(prepared.body.bytes.clone()),
+            connect_timeout: Duration::from_secs(prepared.settings.connect_timeout_s.into()),
+            timeout: Duration::from_secs(prepared.settings.timeout_s.into()),
+        };
+        let result = self.client.post(&post).await;
+        let took = self.clock.now().since(started);
+        self.metrics.count(result.as_ref().ok().map(|reply| reply.status), took);
+        Made { started, took, result }
+    }
+
+    fn ended(&self, call: CallRef, made: Made) -> Ended {
+        let (reply, remote_addr, response, error) = match made.result {
+            Ok(Reply { status, retry_after_s, excerpt, remote }) => {
+                let response = Some(excerpt).filter(|text| !text.is_empty());
+                (CallReply::Answered { status, retry_after_s }, Some(remote), response, None)
+            }
+            Err(Failure { error, remote }) => (CallReply::Unanswered, remote, None, Some(clip(&error.to_string()))),
+        };
+        let took_us = u64::try_from(made.took.as_micros()).unwrap_or(u64::MAX);
+        let finished = FinishedCall {
+            call,
+            started: made.started,
+            took_us,
+            remote_addr,
+            reply,
+            response: None,
+            error: None,
+            jitter_permille: self.clock.jitter_permille(),
+        };
+        Ended { finished, response, error }
+    }
+
+    fn not_made(&self, call: CallRef, reply: CallReply, error: Option<String>) -> Ended {
+        let finished = FinishedCall {
+            call,
+            started: self.clock.now(),
+            took_us: 0,
+            remote_addr: None,
+            reply,
+            response: None,
+            error: None,
+            jitter_permille: self.clock.jitter_permille(),
+        };
+        Ended { finished, response: None, error }
+    }
+}
+
+fn submission(rows: &Snapshot, call: &CallRow) -> Result<Record, Unprepared> {
+    let first = timeline::of(rows, call.message, Seq(0), 1)?;
+    let record = first.first().map(|seq| rows.record(*seq)).transpose()?.flatten();
+    match (record, rows.as_of(Table::Timeline)) {
+        (Some(record), _) => Ok(record),
+        // The list is being made anew, and has not come to it yet.
+        (None, Some(_)) => Err(Unprepared::Nothing),
+        (None, None) => Err(Unprepared::Forgotten),
+    }
+}
+
+fn ledger_id(rows: &Snapshot) -> Result<LedgerId, crate::ledger::Error> {
+    let first = rows.record(Seq::FIRST)?.map(|record| record.event);
+    Ok(match first {
+        Some(Event::LedgerCreated(created)) => created.ledger,
+        // No ledger is without it; a reader of ids would notice.
+        _ => LedgerId(uuid::Uuid::nil()),
+    })
+}
+
+fn clip(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(ERROR_CHARS_MAX).collect()
+}

@@ -1,0 +1,96 @@
+//! Which calls of an endpoint are to be made now: one look at its index. Pure.
+
+use std::collections::HashSet;
+
+use postledger_events::fact::call::CallRef;
+use postledger_events::id::{AccountName, EndpointName};
+use postledger_events::time::Timestamp;
+use postledger_projections::calls::{self, Due, EndpointRow, EndpointState};
+use postledger_projections::{Error, Rows, accounts};
+
+/// Due calls that are looked at in one round.
+const WINDOW: usize = 256;
+
+/// What one look at the index found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// To be made, soonest due first.
+    pub calls: Vec<CallRef>,
+    /// Where the next look begins.
+    pub bound: Due,
+    /// When the first call that is not due yet will be.
+    pub next_due: Option<Timestamp>,
+    /// There may be more that is due.
+    pub more: bool,
+}
+
+/// Looks at what is due from `from` on, apart from what is `known`. The last record of these rows was written at `written`.
+pub fn look(
+    rows: &impl Rows,
+    endpoint: &EndpointRow,
+    written: Timestamp,
+    from: Due,
+    now: Timestamp,
+    known: &HashSet<CallRef>,
+) -> Result<Found, Error> {
+    let (account, name) = (&endpoint.account, &endpoint.endpoint);
+    let state = calls::state(rows, account, name)?;
+    let nothing = Found { calls: Vec::new(), bound: from, next_due: None, more: false };
+    if !calls::is_enabled(endpoint, &state) {
+        return Ok(nothing);
+    }
+    if state.failing.is_some() {
+        return Ok(Found { bound: from, ..probe(rows, (account, name), &state, from, now, known)? });
+    }
+    let branch = accounts::counters(rows)?.branch;
+    let limit = WINDOW + known.len();
+    let due = calls::due(rows, account, name, from, now, limit)?;
+    let mut found = Vec::new();
+    for call in due.iter().map(|due| due.call).filter(|call| !known.contains(call)) {
+        if calls::call(rows, account, name, call)?.is_some_and(|row| row.may_go(branch)) {
+            found.push(call);
+        }
+    }
+    let later = Due { at: now, call: calls::LAST };
+    let next_due = calls::due(rows, account, name, later.max(from), Timestamp::MAX, 1)?;
+    Ok(Found {
+        calls: found,
+        bound: bound(written, from, due.first().copied()),
+        next_due: next_due.first().map(|due| due.at),
+        more: due.len() == limit,
+    })
+}
+
+/// Of a failing endpoint only the oldest call goes out, and only if no other is on its way.
+fn probe(
+    rows: &impl Rows,
+    (account, endpoint): (&AccountName, &EndpointName),
+    state: &EndpointState,
+    from: Due,
+    now: Timestamp,
+    known: &HashSet<CallRef>,
+) -> Result<Found, Error> {
+    let nothing = Found { calls: Vec::new(), bound: from, next_due: None, more: false };
+    if !known.is_empty() {
+        return Ok(nothing);
+    }
+    if let Some(next) = state.next_probe.filter(|next| *next > now) {
+        return Ok(Found { next_due: Some(next), ..nothing });
+    }
+    let branch = accounts::counters(rows)?.branch;
+    let mut waiting = calls::due(rows, account, endpoint, from, Timestamp::MAX, WINDOW)?;
+    waiting.sort_by_key(|due| due.call);
+    for due in waiting {
+        if calls::call(rows, account, endpoint, due.call)?.is_some_and(|row| row.may_go(branch)) {
+            return Ok(Found { calls: vec![due.call], ..nothing });
+        }
+    }
+    Ok(nothing)
+}
+
+/// Where the next look begins. IMPORTANT: an entry that is written later is due at its record's time or after, so none comes
+/// in before the time of the last record of this snapshot.
+fn bound(written: Timestamp, from: Due, first: Option<Due>) -> Due {
+    let written = Due { at: written, call: calls::FIRST };
+    first.map_or(written, |first| first.min(written)).max(from)
+}
