@@ -910,3 +910,152 @@ fn parse_call(bytes: &[u8]) -> Option<CallRef> {
         place: u16::from_be_bytes(place.try_into().ok()?),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use postledger_events::fact::call::{CallsRetried, EndpointCalls, QueuedCall};
+    use postledger_events::fact::endpoint::OutgoingEvent;
+    use postledger_events::fact::expiry::{Expired, ExpiredCalls};
+    use postledger_events::id::Sha256;
+
+    use super::*;
+    use crate::Memory;
+    use crate::rows::Value;
+
+    /// Counts the keys that each record sets or removes.
+    #[derive(Default)]
+    struct Counted {
+        rows: Memory,
+        keys: BTreeSet<Key>,
+        operations: usize,
+        seq: u64,
+    }
+
+    impl Rows for Counted {
+        fn get(&self, table: Table, key: &[u8]) -> Result<Option<Value>, Error> {
+            self.rows.get(table, key)
+        }
+
+        fn scan(
+            &self,
+            table: Table,
+            start: &[u8],
+            end: &[u8],
+            order: Order,
+            limit: usize,
+        ) -> Result<Vec<(Key, Value)>, Error> {
+            self.rows.scan(table, start, end, order, limit)
+        }
+    }
+
+    impl RowsMut for Counted {
+        fn put(&mut self, table: Table, key: Key, value: Value) {
+            self.keys.insert(key.clone());
+            self.rows.put(table, key, value);
+        }
+
+        fn remove(&mut self, table: Table, key: Key) {
+            self.keys.insert(key.clone());
+            self.rows.remove(table, key);
+        }
+    }
+
+    impl Counted {
+        fn append(&mut self, event: impl Into<Event>) {
+            self.seq += 1;
+            let (at, event) = (Timestamp::from_secs(self.seq as i64), event.into());
+            fold(&Record { seq: Seq(self.seq), at, prev: Sha256::ZERO, event }, self).unwrap();
+            self.operations += std::mem::take(&mut self.keys).len();
+        }
+
+        /// Calls about these deliveries, and the fact they tell.
+        fn queue(&mut self, fact: u64, deliveries: impl Iterator<Item = u64>) {
+            let about = |id| CallAbout::Delivery(DeliveryId(id), OutgoingEvent::Delivered);
+            let calls = (0..).zip(deliveries).map(|(place, id)| QueuedCall { place, about: about(id) }).collect();
+            let endpoints = vec![EndpointCalls { endpoint: names().1, version: 1, keep_s: 60, calls }];
+            let message = MessageUuid(Default::default());
+            self.append(CallsQueued { account: names().0, message, fact: Seq(fact), endpoints });
+        }
+
+        fn finish(&mut self, calls: &[CallRef], outcome: CallOutcome) {
+            let results = calls.iter().map(|call| CallResult {
+                call: *call,
+                attempt: 1,
+                probe: false,
+                started: Timestamp::EPOCH,
+                took_us: 1,
+                remote_addr: None,
+                status: 0,
+                outcome,
+                response: None,
+                error: None,
+            });
+            let (account, endpoint) = names();
+            self.append(CallsAttempted { account, endpoint, results: results.collect(), personal: None });
+        }
+
+        fn lane(&self, delivery: u64) -> Vec<u64> {
+            let (account, endpoint) = names();
+            let lane = lane(&self.rows, &account, &endpoint, DeliveryId(delivery)).unwrap();
+            lane.iter().map(|row| row.call.fact.0).collect()
+        }
+
+        fn due(&self) -> Vec<u64> {
+            let (account, endpoint) = names();
+            let due = due(&self.rows, &account, &endpoint, Due::FIRST, Timestamp::MAX, 99).unwrap();
+            due.iter().map(|due| due.call.fact.0).collect()
+        }
+    }
+
+    fn names() -> (AccountName, EndpointName) {
+        (AccountName::new("mox").unwrap(), EndpointName::new("shop").unwrap())
+    }
+
+    fn first_of(fact: u64) -> CallRef {
+        CallRef { fact: Seq(fact), place: 0 }
+    }
+
+    #[test]
+    fn a_call_costs_few_operations() {
+        let many = 100;
+        let mut rows = Counted::default();
+        rows.queue(1, 0..many);
+        let calls: Vec<CallRef> = (0..many as u16).map(|place| CallRef { fact: Seq(1), place }).collect();
+        rows.finish(&calls, CallOutcome::Delivered);
+        let over = expiring(&rows.rows, Timestamp::EPOCH, Timestamp::MAX, 99).unwrap();
+        assert_eq!(over.len(), 1, "what one record ended is forgotten together");
+        assert_eq!(over[0].calls, calls);
+        let Expiring { keep_until, ended, account, endpoint, calls } = over.into_iter().next().unwrap();
+        let group = ExpiredCalls { account, endpoint, ended, keep_until, calls };
+        rows.append(Expired { calls: vec![group], ..Expired::default() });
+        assert!(rows.rows.is_empty());
+        assert!(rows.operations <= 7 * many as usize + 2, "{} for {many} calls", rows.operations);
+    }
+
+    #[test]
+    fn a_lane_keeps_the_order_of_the_ledger() {
+        let mut rows = Counted::default();
+        for fact in [10, 11, 12] {
+            rows.queue(fact, [7].into_iter());
+        }
+        rows.queue(13, [8].into_iter());
+        assert_eq!((rows.lane(7), rows.due()), (vec![10, 11, 12], vec![10, 13]));
+        rows.finish(&[first_of(11)], CallOutcome::Failed(CallFailure::Exhausted));
+        rows.finish(&[first_of(10)], CallOutcome::Failed(CallFailure::Exhausted));
+        assert_eq!((rows.lane(7), rows.due()), (vec![12], vec![13, 12]));
+        let retried = |fact: u64| {
+            let ((account, endpoint), by) = (names(), Author::program());
+            CallsRetried { account, endpoint, calls: vec![first_of(fact)], job: None, by }
+        };
+        rows.append(retried(11));
+        assert_eq!((rows.lane(7), rows.due()), (vec![11, 12], vec![13, 11]), "it goes before what came later");
+        rows.append(retried(10));
+        assert_eq!((rows.lane(7), rows.due()), (vec![10, 11, 12], vec![13, 10]));
+        rows.finish(&[first_of(11)], CallOutcome::Delivered);
+        assert_eq!((rows.lane(7), rows.due()), (vec![10, 12], vec![13, 10]));
+        rows.finish(&[first_of(10), first_of(12), first_of(13)], CallOutcome::Delivered);
+        assert_eq!((rows.lane(7), rows.due()), (vec![], vec![]));
+    }
+}

@@ -7,6 +7,7 @@ use std::time::Duration;
 use postledger_events::fact::attempt::{
     AttemptDeferred, AttemptInDoubt, AttemptStarted, Delivered, DeliveryFailed, Failure, Problem, Replies, Session,
 };
+use postledger_events::fact::call::CallsQueued;
 use postledger_events::fact::delivery::{
     DeliveryCanceled, DeliveryHeld, DeliveryReleased, DeliveryRescheduled, DeliverySuppressed, HoldCause, Wish,
     WishNoted,
@@ -70,6 +71,7 @@ impl Story {
             Event::MessageReceived(e) => received(e),
             Event::MessageDeleted(e) => deleted(e),
             Event::Expired(e) => expired(e),
+            Event::CallsQueued(e) => to_be_called(e),
             // Not about one message, so on no timeline; if one is, its name says more than nothing.
             Event::LedgerCreated(_)
             | Event::ClockStepped(_)
@@ -92,7 +94,6 @@ impl Story {
             | Event::EndpointConfigured(_)
             | Event::EndpointDisabled(_)
             | Event::EndpointRemoved(_)
-            | Event::CallsQueued(_)
             | Event::CallsAttempted(_)
             | Event::CallsCanceled(_)
             | Event::CallsRetried(_)
@@ -354,6 +355,15 @@ fn failure(why: Failure) -> &'static str {
         Failure::AccountRemoved => "its account was removed",
         Failure::Forgotten => "what it needs was forgotten",
     }
+}
+
+fn to_be_called(e: &CallsQueued) -> Vec<String> {
+    let endpoints = e.endpoints.iter().map(|to| match to.calls.len() {
+        1 => to.endpoint.to_string(),
+        many => format!("{} ({many} calls)", to.endpoint),
+    });
+    let endpoints: Vec<String> = endpoints.collect();
+    vec![format!("#{} is told to {}", e.fact, endpoints.join(", "))]
 }
 
 fn job(job: Option<JobId>) -> String {

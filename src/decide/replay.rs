@@ -160,3 +160,150 @@ fn callable(
     }
     Err(Refusal::Conflict(format!("endpoint {name} of account {account} is disabled; enable it first")))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use postledger_events::Record;
+    use postledger_events::command::{CallReply, FinishedCall};
+    use postledger_events::fact::account::RetrySchedule;
+    use postledger_events::fact::call::{CallRef, CallTexts};
+    use postledger_events::fact::endpoint::{EndpointConfigured, EndpointSettings};
+    use postledger_events::id::{AccountName, EndpointName, Sha256};
+    use postledger_events::time::Timestamp;
+    use postledger_projections::{Memory, fold};
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
+    /// The record that starts the replay.
+    const REPLAY: u64 = 50;
+
+    fn append(rows: &mut Memory, seq: u64, event: Event) {
+        fold(&Record { seq: Seq(seq), at: NOW, prev: Sha256::ZERO, event }, rows).unwrap();
+    }
+
+    fn wish(to: Option<u64>) -> StartReplay {
+        StartReplay {
+            account: AccountName::new("mox").unwrap(),
+            endpoint: EndpointName::new("shop").unwrap(),
+            from: Seq(10),
+            to: to.map(Seq),
+            only_failed: false,
+            kinds: Vec::new(),
+            calls_per_second_max: None,
+            by: Author::program(),
+        }
+    }
+
+    /// An endpoint that tries a call twice.
+    fn rows() -> Memory {
+        let StartReplay { account, endpoint, by, .. } = wish(None);
+        let mut settings = EndpointSettings::new(Direction::Outgoing, "https://example.org/".to_owned());
+        settings.retry = RetrySchedule { waits_s: vec![60] };
+        let mut rows = Memory::default();
+        append(&mut rows, 1, EndpointConfigured { account, endpoint, settings, by }.into());
+        rows
+    }
+
+    fn moment() -> Moment {
+        Moment { now: NOW, next: Seq(REPLAY) }
+    }
+
+    fn started() -> Memory {
+        let mut rows = rows();
+        let decision = start(&wish(None), &rows, moment()).unwrap();
+        assert_eq!(decision.answer, Answer::Replay(ReplayId(REPLAY)));
+        append(&mut rows, REPLAY, decision.events.into_iter().next().unwrap());
+        rows
+    }
+
+    fn policy() -> Policy {
+        Policy {
+            pepper: [7; 32],
+            ledger_number: 0,
+            retry: RetrySchedule::contract(),
+            retry_scale: 1,
+            reply_rules: std::sync::Arc::new(super::super::classify::Rules::shipped()),
+        }
+    }
+
+    /// Goes on to `cursor` with these calls and statuses; answers what follows, in words.
+    fn go_on(rows: &mut Memory, cursor: u64, results: &[(u64, u16)], done: bool) -> Result<String, Refusal> {
+        let finished = |(fact, status): &(u64, u16)| FinishedCall {
+            call: CallRef { fact: Seq(*fact), place: 0 },
+            started: NOW,
+            took_us: 1,
+            remote_addr: None,
+            reply: CallReply::Answered { status: *status, retry_after_s: None },
+            response: None,
+            error: None,
+            jitter_permille: 0,
+        };
+        let command = AdvanceReplay {
+            replay: ReplayId(REPLAY),
+            cursor: CallRef { fact: Seq(cursor), place: 0 },
+            results: results.iter().map(finished).collect(),
+            texts: CallTexts::default(),
+            done,
+        };
+        let events = advance(&command, rows, &policy(), moment())?.events;
+        let kinds: Vec<&str> = events.iter().map(Event::kind).collect();
+        for (n, event) in (REPLAY + 1..).zip(&events) {
+            append(rows, n, event.clone());
+        }
+        let row = calls::replay(rows, ReplayId(REPLAY)).unwrap().unwrap();
+        Ok(format!("{} at {}", kinds.join(" "), row.cursor.fact))
+    }
+
+    #[test]
+    fn what_can_be_replayed() {
+        let check = |command: StartReplay, rows: &Memory, expect: &str| {
+            let why = start(&command, rows, moment()).err().map(|e| e.to_string()).unwrap_or_default();
+            assert_eq!(why, expect, "{command:?}");
+        };
+        check(wish(None), &rows(), "");
+        check(wish(Some(9)), &rows(), "there is nothing from record 10 to 9; the last is 49");
+        check(
+            StartReplay { from: Seq(50), ..wish(None) },
+            &rows(),
+            "there is nothing from record 50 to 49; the last is 49",
+        );
+        check(
+            StartReplay { calls_per_second_max: Some(0), ..wish(None) },
+            &rows(),
+            "a rate in calls per second is 1 to 10000",
+        );
+        check(wish(None), &Memory::default(), "there is no endpoint shop of account mox");
+        check(wish(None), &started(), "replay 50 of this endpoint is not over; cancel it first");
+    }
+
+    #[test]
+    fn a_failure_holds_the_cursor_back_and_then_stops_the_replay() {
+        let mut rows = started();
+        assert_eq!(go_on(&mut rows, 12, &[(10, 200), (11, 200)], false).unwrap(), "ReplayAdvanced at 12");
+        assert_eq!(go_on(&mut rows, 15, &[(12, 500), (14, 200)], true).unwrap(), "ReplayAdvanced at 12");
+        let trouble = calls::replay(&rows, ReplayId(REPLAY)).unwrap().unwrap().trouble.unwrap();
+        assert_eq!((trouble.call.fact, trouble.attempts), (Seq(12), 1));
+        assert_eq!(trouble.next, NOW + Duration::from_secs(60));
+        assert_eq!(go_on(&mut rows, 13, &[(12, 500)], false).unwrap(), "ReplayAdvanced ReplayStopped at 12");
+        let refused = go_on(&mut rows, 13, &[], false).unwrap_err();
+        assert_eq!(refused.to_string(), "replay 50 is stopped; resume it first");
+        let resume_it = ResumeReplay { replay: ReplayId(REPLAY), by: Author::program() };
+        let resumed = resume(&resume_it, &rows).unwrap().events.into_iter().next().unwrap();
+        append(&mut rows, 60, resumed);
+        assert_eq!(go_on(&mut rows, 50, &[(12, 200)], true).unwrap(), "ReplayAdvanced ReplayEnded at 50");
+        assert_eq!(go_on(&mut rows, 50, &[], true).unwrap_err().to_string(), "replay 50 is over");
+    }
+
+    #[test]
+    fn an_endpoint_that_is_gone_is_told_nothing_more() {
+        let mut rows = started();
+        let told = go_on(&mut rows, 12, &[(10, 410), (11, 200)], false).unwrap();
+        assert_eq!(told, "ReplayAdvanced EndpointDisabled ReplayStopped at 10");
+        let resume_it = ResumeReplay { replay: ReplayId(REPLAY), by: Author::program() };
+        let refused = resume(&resume_it, &rows).unwrap_err().to_string();
+        assert_eq!(refused, "endpoint shop of account mox is disabled; enable it first");
+    }
+}
