@@ -805,7 +805,8 @@ impl Of<'_> {
         Ok(())
     }
 
-    /// Puts an open call into its lane, where the order of the ledger has it: mostly at the end.
+    /// Puts an open call into its lane, where the order of the ledger has it: mostly at the end. One that is in it already stays
+    /// where it is, so that no lane ever leads back to itself.
     fn enter(self, rows: &mut dyn RowsMut, mut row: CallRow) -> Result<(), Error> {
         if let CallAbout::Delivery(delivery, _) = row.about {
             let mut earlier: Option<CallRef> = read(rows, TABLE, &self.lane_key(delivery))?;
@@ -813,6 +814,9 @@ impl Of<'_> {
             while let Some(call) = earlier.filter(|call| *call > row.call) {
                 later = earlier;
                 earlier = self.call(rows, call)?.and_then(|row| row.earlier);
+            }
+            if earlier == Some(row.call) {
+                return Ok(());
             }
             (row.earlier, row.later) = (earlier, later);
             self.link(rows, earlier, later, delivery, Some(row.call), None)?;
