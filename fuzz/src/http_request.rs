@@ -15,7 +15,8 @@ use postledger_events::command::Submitted;
 use postledger_events::fact::account::DkimAlgorithm;
 use postledger_events::fact::submission::BodyRef;
 use postledger_events::id::{
-    AccountName, Author, DeliveryId, EndpointName, HoldRuleId, JobId, KeyId, MessageUuid, RecipientKey, Selector, Seq, Sha256,
+    AccountName, Author, DeliveryId, EndpointName, HoldRuleId, JobId, KeyId, MessageUuid, RecipientKey, Selector, Seq,
+    Sha256,
 };
 use postledger_events::refusal::RECIPIENTS_MAX;
 use postledger_events::time::Timestamp;
@@ -40,8 +41,10 @@ pub fn check(bytes: &[u8]) {
     let config = Config { message_bytes_max: MESSAGE_BYTES_MAX, ..Config::default() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     let (status, content_type, body) = runtime.block_on(async {
-        let response =
-            router(Arc::new(Program::default()), config).oneshot(request).await.unwrap_or_else(|e: Infallible| match e {});
+        let response = router(Arc::new(Program::default()), config)
+            .oneshot(request)
+            .await
+            .unwrap_or_else(|e: Infallible| match e {});
         let (head, body) = response.into_parts();
         let content_type = head.headers.get(header::CONTENT_TYPE).cloned();
         (head.status, content_type, to_bytes(body, RESPONSE_BYTES_MAX).await.expect("a body that ends"))
