@@ -270,7 +270,7 @@ impl Set {
         let said = match &saved.secret {
             None => format!("set {}", self.endpoint),
             Some(secret) => {
-                format!("set {}; it signs with this secret, which is not shown again:\n{secret}", self.endpoint)
+                format!("set {}; it signs with this secret, which is not shown again: {secret}", self.endpoint)
             }
         };
         session.out.done(&saved, said)

@@ -42,6 +42,7 @@ pub struct Call {
     pub phase: CallPhase,
     /// When it is due, if it waits and no earlier one about the same delivery does.
     pub due: Option<Timestamp>,
+    /// Since it was queued or last retried; a probe of a failing endpoint is none.
     pub attempts: u32,
     pub last: Option<LastAttempt>,
     /// The records that tell of its attempts.
@@ -147,6 +148,11 @@ fn call_of(row: CallRow) -> Call {
         CallAbout::Delivery(id, event) => (Some(event), Some(id), None),
         CallAbout::Message(id) => (None, None, Some(id)),
     };
+    // The row of a call that waits counts the attempts behind it; the one that ended it has its own number.
+    let attempts = match (&row.last, row.ended) {
+        (Some(last), Some(_)) => last.attempt,
+        _ => row.attempts,
+    };
     Call {
         fact: row.call.fact,
         place: row.call.place,
@@ -157,7 +163,7 @@ fn call_of(row: CallRow) -> Call {
         queued: row.queued,
         phase: row.state.phase(),
         due: Some(row.due).filter(|_| is_first),
-        attempts: row.attempts,
+        attempts,
         last: row.last,
         records: row.records,
     }
