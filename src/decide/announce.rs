@@ -57,9 +57,10 @@ impl<'a> Teller<'a> {
     }
 
     fn tell(&mut self, fact: Seq, news: &News<'_>) -> Result<(), Error> {
-        let endpoints = match self.endpoints.get(news.account) {
-            Some(endpoints) => endpoints.clone(),
-            None => calls::endpoints(self.rows, news.account)?,
+        // Taken out while it is in use, and put back.
+        let (account, endpoints) = match self.endpoints.remove_entry(news.account) {
+            Some(known) => known,
+            None => (news.account.clone(), calls::endpoints(self.rows, news.account)?),
         };
         let mut queued = Vec::new();
         for row in endpoints.iter().filter(|row| row.removing.is_none()) {
@@ -78,10 +79,10 @@ impl<'a> Teller<'a> {
             });
         }
         if !queued.is_empty() {
-            let (account, message) = (news.account.clone(), news.message);
+            let (account, message) = (account.clone(), news.message);
             self.events.push(CallsQueued { account, message, fact, endpoints: queued }.into());
         }
-        self.endpoints.insert(news.account.clone(), endpoints);
+        self.endpoints.insert(account, endpoints);
         Ok(())
     }
 

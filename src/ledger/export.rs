@@ -129,10 +129,7 @@ impl Export {
         after: Seq,
         hash: Option<Sha256>,
     ) -> Result<Export, Error> {
-        let created = match snapshot.record(Seq::FIRST)?.map(|record| record.event) {
-            Some(Event::LedgerCreated(created)) => created,
-            Some(_) | None => return Err(Error::NoFirstRecord),
-        };
+        let created = snapshot.created()?.ok_or(Error::NoFirstRecord)?;
         let before = head(&snapshot, after, hash)?;
         let header = Header {
             postledger: KIND.to_owned(),

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use fjall::{Keyspace, Readable};
 
 use postledger_events::Record;
+use postledger_events::event::Event;
+use postledger_events::fact::ledger::LedgerCreated;
 use postledger_events::id::Seq;
 use postledger_events::time::Timestamp;
 use postledger_projections::rows::{Key, Value};
@@ -93,6 +95,14 @@ impl Snapshot {
 
     pub fn record(&self, seq: Seq) -> Result<Option<Record>, Error> {
         Ok(self.record_line(seq)?.map(|line| Record::decode(&line)).transpose()?)
+    }
+
+    /// The record that begins the ledger and names it; `None` if it is not here.
+    pub fn created(&self) -> Result<Option<LedgerCreated>, Error> {
+        Ok(match self.record(Seq::FIRST)?.map(|record| record.event) {
+            Some(Event::LedgerCreated(created)) => Some(created),
+            Some(_) | None => None,
+        })
     }
 
     /// Lines in order, across segments, read as they are asked for.

@@ -11,9 +11,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use zeroize::{Zeroize, Zeroizing};
 
-use postledger_events::event::Event;
 use postledger_events::fact::ledger::LedgerCreated;
-use postledger_events::id::{Fingerprint, LedgerId, SecretId, Seq};
+use postledger_events::id::{Fingerprint, LedgerId, SecretId};
 
 use super::snapshot::Snapshot;
 use super::store::Error;
@@ -89,7 +88,7 @@ pub enum FileError {
 impl Secrets {
     /// As they are at this moment.
     pub(super) fn of(snapshot: &Snapshot, vault: &Keyspace) -> Result<Secrets, Error> {
-        let Some(Event::LedgerCreated(created)) = snapshot.record(Seq::FIRST)?.map(|record| record.event) else {
+        let Some(created) = snapshot.created()? else {
             return Err(Error::Notes("record 1, which names the ledger, is not here".to_owned()));
         };
         Secrets::read(created.ledger, &snapshot.0.engine, vault)

@@ -1,6 +1,7 @@
 //! One call: its body from facts and content, its headers, the POST, and what came of it.
 
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -33,6 +34,8 @@ pub struct Caller {
     pub clock: Clock,
     pub client: Client,
     pub metrics: Metrics,
+    /// Every id of a call names the ledger; it is read once.
+    ledger_id: OnceLock<LedgerId>,
 }
 
 /// A call that came to an end, and its texts.
@@ -106,7 +109,8 @@ pub enum TestError {
 
 impl Caller {
     pub fn new(ledger: Ledger, clock: Clock, settings: Settings) -> Caller {
-        Caller { ledger, clock, client: Client::new(settings), metrics: Metrics::default() }
+        let (client, metrics) = (Client::new(settings), Metrics::default());
+        Caller { ledger, clock, client, metrics, ledger_id: OnceLock::new() }
     }
 
     /// Makes a call. `None`: there was nothing to call any more.
@@ -116,7 +120,7 @@ impl Caller {
         let prepared = tokio::task::spawn_blocking(move || caller.prepare(&of.0, &of.1, call)).await;
         let prepared = prepared.unwrap_or_else(|e| Err(Unprepared::Failed(e.to_string())));
         let made = match prepared {
-            Ok(prepared) => self.make(&prepared, &format!("{account}/{endpoint}")).await,
+            Ok(prepared) => self.make(prepared, &format!("{account}/{endpoint}")).await,
             Err(Unprepared::Nothing) => return None,
             Err(Unprepared::Forgotten) => return Some(self.not_made(call, CallReply::Forgotten, None)),
             Err(Unprepared::Failed(why)) => return Some(self.not_made(call, CallReply::Unanswered, Some(clip(&why)))),
@@ -130,7 +134,7 @@ impl Caller {
         let unprepared = |why: &dyn std::fmt::Display| TestError::Unprepared(why.to_string());
         let found = calls::endpoint(&rows, account, endpoint).map_err(|e| unprepared(&e))?;
         let row = found.ok_or_else(|| TestError::NoEndpoint(account.clone(), endpoint.clone()))?;
-        let ledger = ledger_id(&rows).map_err(|e| unprepared(&e))?;
+        let ledger = self.ledger_id(&rows).map_err(|e| unprepared(&e))?;
         let call = CallRef { fact: Seq(0), place: 0 };
         let name = Name { ledger, account, endpoint, call };
         let told = Told::Test(row.settings.direction, self.clock.now());
@@ -139,7 +143,7 @@ impl Caller {
             Unprepared::Failed(why) => TestError::Unprepared(why),
             Unprepared::Nothing | Unprepared::Forgotten => TestError::NoEndpoint(account.clone(), endpoint.clone()),
         })?;
-        let made = self.make(&prepared, &format!("{account}/{endpoint}")).await;
+        let made = self.make(prepared, &format!("{account}/{endpoint}")).await;
         let (started, took) = (made.started, made.took);
         let Ended { finished, response, error } = self.ended(call, made);
         let status = match finished.reply {
@@ -169,9 +173,18 @@ impl Caller {
         let branch = accounts::counters(&rows)?.branch;
         let waiting = calls::call(&rows, account, endpoint, call)?.filter(|call| call.may_go(branch));
         let waiting = waiting.filter(|_| calls::is_enabled(&row, &state)).ok_or(Unprepared::Nothing)?;
-        let name = Name { ledger: ledger_id(&rows)?, account, endpoint, call };
+        let name = Name { ledger: self.ledger_id(&rows)?, account, endpoint, call };
         let body = self.body(&rows, &row.settings, &name, &waiting)?;
         self.with_secrets(row.settings, body, &name, waiting.attempts + 1)
+    }
+
+    fn ledger_id(&self, rows: &Snapshot) -> Result<LedgerId, crate::ledger::Error> {
+        if let Some(id) = self.ledger_id.get() {
+            return Ok(*id);
+        }
+        // No ledger is without its first record; a reader of ids would notice.
+        let Some(created) = rows.created()? else { return Ok(LedgerId(uuid::Uuid::nil())) };
+        Ok(*self.ledger_id.get_or_init(|| created.ledger))
     }
 
     fn body(
@@ -225,7 +238,7 @@ impl Caller {
         Ok(Zeroizing::new(std::str::from_utf8(&bytes).map_err(|_| missing())?.to_owned()))
     }
 
-    async fn make(&self, prepared: &Prepared, pool: &str) -> Made {
+    async fn make(&self, prepared: Prepared, pool: &str) -> Made {
         let started = self.clock.now();
         let mut headers = vec![
             ("user-agent", USER_AGENT.to_owned()),
@@ -246,7 +259,7 @@ impl Caller {
             pool,
             target: &prepared.target,
             headers,
-            body: Bytes::from(prepared.body.bytes.clone()),
+            body: Bytes::from(prepared.body.bytes),
             connect_timeout: Duration::from_secs(prepared.settings.connect_timeout_s.into()),
             timeout: Duration::from_secs(prepared.settings.timeout_s.into()),
         };
@@ -264,32 +277,34 @@ impl Caller {
             }
             Err(Failure { error, remote }) => (CallReply::Unanswered, remote, None, Some(clip(&error.to_string()))),
         };
-        let took_us = u64::try_from(made.took.as_micros()).unwrap_or(u64::MAX);
-        let finished = FinishedCall {
+        let finished = self.finished(call, made.started, made.took, remote_addr, reply);
+        Ended { finished, response, error }
+    }
+
+    fn not_made(&self, call: CallRef, reply: CallReply, error: Option<String>) -> Ended {
+        let finished = self.finished(call, self.clock.now(), Duration::ZERO, None, reply);
+        Ended { finished, response: None, error }
+    }
+
+    /// Its texts get their places with its record.
+    fn finished(
+        &self,
+        call: CallRef,
+        started: Timestamp,
+        took: Duration,
+        remote_addr: Option<SocketAddr>,
+        reply: CallReply,
+    ) -> FinishedCall {
+        FinishedCall {
             call,
-            started: made.started,
-            took_us,
+            started,
+            took_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
             remote_addr,
             reply,
             response: None,
             error: None,
             jitter_permille: self.clock.jitter_permille(),
-        };
-        Ended { finished, response, error }
-    }
-
-    fn not_made(&self, call: CallRef, reply: CallReply, error: Option<String>) -> Ended {
-        let finished = FinishedCall {
-            call,
-            started: self.clock.now(),
-            took_us: 0,
-            remote_addr: None,
-            reply,
-            response: None,
-            error: None,
-            jitter_permille: self.clock.jitter_permille(),
-        };
-        Ended { finished, response: None, error }
+        }
     }
 }
 
@@ -302,15 +317,6 @@ fn submission(rows: &Snapshot, call: &CallRow) -> Result<Record, Unprepared> {
         (None, Some(_)) => Err(Unprepared::Nothing),
         (None, None) => Err(Unprepared::Forgotten),
     }
-}
-
-fn ledger_id(rows: &Snapshot) -> Result<LedgerId, crate::ledger::Error> {
-    let first = rows.record(Seq::FIRST)?.map(|record| record.event);
-    Ok(match first {
-        Some(Event::LedgerCreated(created)) => created.ledger,
-        // No ledger is without it; a reader of ids would notice.
-        _ => LedgerId(uuid::Uuid::nil()),
-    })
 }
 
 fn clip(text: &str) -> String {
