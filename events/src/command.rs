@@ -431,6 +431,16 @@ pub enum CallReply {
     Forgotten,
 }
 
+impl CallReply {
+    /// Any status of 2xx.
+    pub fn is_success(self) -> bool {
+        match self {
+            CallReply::Answered { status, .. } => (200..300).contains(&status),
+            CallReply::Unanswered | CallReply::Forgotten => false,
+        }
+    }
+}
+
 /// The same for some calls of one endpoint, or for many, which becomes a job.
 #[derive(Clone, Debug)]
 pub struct CallsCommand {

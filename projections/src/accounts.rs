@@ -174,6 +174,13 @@ pub fn is_restored(branch: Seq, submitted: Seq, released: Option<Seq>) -> bool {
     submitted < branch && released.is_none_or(|released| released < branch)
 }
 
+/// Where somebody who has read to `seq` goes on if this ledger, whose last record is `position`, has no such record: behind the last
+/// one that it has in common with what they read.
+pub fn last_common(rows: &(impl Rows + ?Sized), seq: Seq, position: Seq) -> Result<Option<Seq>, Error> {
+    let gap = branches(rows)?.into_iter().find(|gap| gap.from < seq && seq < gap.next);
+    Ok(gap.map(|gap| gap.from).or((seq > position).then_some(position)))
+}
+
 pub fn counters(rows: &(impl Rows + ?Sized)) -> Result<Counters, Error> {
     Ok(read(rows, TABLE, b"c")?.unwrap_or_default())
 }

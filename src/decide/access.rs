@@ -132,23 +132,17 @@ fn check(c: &AddKey, moment: Moment) -> Result<(), Refusal> {
 
 /// A place that is no record of this branch may be one of another, and would pass over what this one has instead.
 fn check_place(seq: Seq, rows: &dyn Rows, moment: Moment) -> Result<(), Refusal> {
-    let branches = accounts::branches(rows).map_err(damaged)?;
-    let gap = branches.into_iter().find(|gap| gap.from < seq && seq < gap.next);
     // The decision's own record is not there yet.
     let position = Seq(moment.next.0.saturating_sub(1));
-    match gap {
-        Some(gap) => Err(Refusal::CutOff { seq, last_common: gap.from }),
-        None if seq > position => Err(Refusal::CutOff { seq, last_common: position }),
-        None => Ok(()),
-    }
+    let last_common = accounts::last_common(rows, seq, position).map_err(damaged)?;
+    last_common.map_or(Ok(()), |last_common| Err(Refusal::CutOff { seq, last_common }))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
 
     use postledger_events::fact::access::Scope;
-    use postledger_events::fact::account::{AccountConfigured, AccountSettings, RetrySchedule};
+    use postledger_events::fact::account::{AccountConfigured, AccountSettings};
     use postledger_events::fact::ledger::{LastNumbers, LedgerBranched};
     use postledger_events::id::{
         CursorName, DeliveryId, Fingerprint, HoldRuleId, JobId, MsgId, SecretId, SecretRef, Sha256, SuppressionId,
@@ -158,7 +152,7 @@ mod tests {
     use postledger_projections::{Memory, fold};
 
     use super::*;
-    use crate::decide::{classify, decide};
+    use crate::decide::decide;
 
     struct Ledger {
         rows: Memory,
@@ -190,14 +184,8 @@ mod tests {
         }
 
         fn tell(&mut self, command: Command) -> Result<Decision, Refusal> {
-            let policy = Policy {
-                pepper: [0; 32],
-                ledger_number: 0,
-                retry: RetrySchedule::contract(),
-                retry_scale: 1,
-                reply_rules: Arc::new(classify::Rules::shipped()),
-            };
-            let decision = decide(&command, &self.rows, &policy, Moment { now: self.now, next: self.last.next() })?;
+            let moment = Moment { now: self.now, next: self.last.next() };
+            let decision = decide(&command, &self.rows, &Policy::plain(), moment)?;
             decision.events.iter().for_each(|event| self.append(event.clone()));
             Ok(decision)
         }

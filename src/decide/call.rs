@@ -89,7 +89,7 @@ impl Verdict<'_> {
     pub fn of(&self, finished: &FinishedCall, number: u32) -> CallResult {
         let probe = self.state.failing.is_some_and(|failing| finished.started >= failing);
         let (status, outcome) = match finished.reply {
-            CallReply::Answered { status, .. } if (200..300).contains(&status) => (status, CallOutcome::Delivered),
+            CallReply::Answered { status, .. } if finished.reply.is_success() => (status, CallOutcome::Delivered),
             CallReply::Answered { status: GONE_410, .. } => (GONE_410, CallOutcome::Failed(CallFailure::Gone)),
             CallReply::Answered { status, retry_after_s } => {
                 (status, self.later(finished, number, probe, retry_after_s))
@@ -292,7 +292,7 @@ mod tests {
             };
             let command = FinishCalls { account, endpoint, results: vec![finished], texts: CallTexts::default() };
             let moment = Moment { now: self.now, next: Seq(self.seq + 1) };
-            let events = finish(&command, &self.rows, &policy(), moment)?.events;
+            let events = finish(&command, &self.rows, &Policy::plain(), moment)?.events;
             events.iter().for_each(|event| self.append(event.clone()));
             Ok(events)
         }
@@ -306,16 +306,6 @@ mod tests {
 
     fn call_of(fact: u64) -> CallRef {
         CallRef { fact: Seq(fact), place: 0 }
-    }
-
-    fn policy() -> Policy {
-        Policy {
-            pepper: [7; 32],
-            ledger_number: 0,
-            retry: RetrySchedule::contract(),
-            retry_scale: 1,
-            reply_rules: std::sync::Arc::new(super::super::classify::Rules::shipped()),
-        }
     }
 
     fn status(status: u16) -> CallReply {
@@ -403,7 +393,7 @@ mod tests {
             };
             let command = CallsCommand { filter, action, by: Author::program() };
             let moment = Moment { now: ledger.now, next: Seq(ledger.seq + 1) };
-            let decision = change(&command, &ledger.rows, &policy(), moment).unwrap();
+            let decision = change(&command, &ledger.rows, &Policy::plain(), moment).unwrap();
             assert_eq!(decision.answer, Answer::Affected(affected), "{action:?} {calls:?}");
             decision.events.into_iter().for_each(|event| ledger.append(event));
             assert_eq!(ledger.due(), due, "{action:?} {calls:?}");

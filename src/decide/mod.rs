@@ -51,6 +51,20 @@ pub struct Policy {
     pub reply_rules: Arc<classify::Rules>,
 }
 
+#[cfg(test)]
+impl Policy {
+    /// As the program decides without any settings.
+    fn plain() -> Policy {
+        Policy {
+            pepper: [7; 32],
+            ledger_number: 0,
+            retry: RetrySchedule::contract(),
+            retry_scale: 1,
+            reply_rules: Arc::new(classify::Rules::shipped()),
+        }
+    }
+}
+
 /// The moment of a decision.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {

@@ -219,16 +219,6 @@ mod tests {
         rows
     }
 
-    fn policy() -> Policy {
-        Policy {
-            pepper: [7; 32],
-            ledger_number: 0,
-            retry: RetrySchedule::contract(),
-            retry_scale: 1,
-            reply_rules: std::sync::Arc::new(super::super::classify::Rules::shipped()),
-        }
-    }
-
     /// Goes on to `cursor` with these calls and statuses; answers what follows, in words.
     fn go_on(rows: &mut Memory, cursor: u64, results: &[(u64, u16)], done: bool) -> Result<String, Refusal> {
         let finished = |(fact, status): &(u64, u16)| FinishedCall {
@@ -248,7 +238,7 @@ mod tests {
             texts: CallTexts::default(),
             done,
         };
-        let events = advance(&command, rows, &policy(), moment())?.events;
+        let events = advance(&command, rows, &Policy::plain(), moment())?.events;
         let kinds: Vec<&str> = events.iter().map(Event::kind).collect();
         for (n, event) in (REPLAY + 1..).zip(&events) {
             append(rows, n, event.clone());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postledger_events::Command;
-use postledger_events::command::{CallReply, FinishCalls};
+use postledger_events::command::{FinishCalls, FinishedCall};
 use postledger_events::fact::call::{CallRef, CallTexts};
 use postledger_events::time::Timestamp;
 use postledger_projections::calls::{self, Due, EndpointRow};
@@ -252,7 +252,7 @@ impl Endpoint {
             self.known.remove(&ended.finished.call);
         }
         // The endpoint may be failing or disabled from now on; then what is ready has to wait.
-        if results.iter().any(|ended| !is_delivered(ended.finished.reply)) {
+        if results.iter().any(|ended| !ended.finished.reply.is_success()) {
             self.forget_ready();
         }
         self.exhausted = false;
@@ -265,15 +265,8 @@ impl Endpoint {
     }
 }
 
-fn is_delivered(reply: CallReply) -> bool {
-    match reply {
-        CallReply::Answered { status, .. } => (200..300).contains(&status),
-        CallReply::Unanswered | CallReply::Forgotten => false,
-    }
-}
-
 /// The results with their texts, each once.
-fn texts(results: &[Ended]) -> (Vec<postledger_events::command::FinishedCall>, CallTexts) {
+fn texts(results: &[Ended]) -> (Vec<FinishedCall>, CallTexts) {
     let mut texts = CallTexts::default();
     let finished = results.iter().map(|ended| {
         let mut finished = ended.finished;

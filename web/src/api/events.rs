@@ -253,12 +253,8 @@ pub(super) fn last_event_id(headers: &HeaderMap) -> Result<Option<Seq>, Problem>
 
 /// A cursor beyond a cut would pass over what this branch has in the place of what was cut off.
 pub(super) fn check_cursor<V: View>(view: &V, after: Seq) -> Result<(), Problem> {
-    let gap = accounts::branches(view)?.into_iter().find(|gap| gap.from < after && after < gap.next);
-    match gap {
-        Some(gap) => Err(Problem::cut_off(after, gap.from)),
-        None if after > view.position() => Err(Problem::cut_off(after, view.position())),
-        None => Ok(()),
-    }
+    let last_common = accounts::last_common(view, after, view.position())?;
+    last_common.map_or(Ok(()), |last_common| Err(Problem::cut_off(after, last_common)))
 }
 
 fn raw(line: Vec<u8>) -> Result<Box<RawValue>, Problem> {
