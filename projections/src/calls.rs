@@ -150,22 +150,16 @@ pub struct CallRow {
     pub due: Timestamp,
     /// Attempts that were used up since it was queued or retried last.
     pub attempts: u32,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<LastAttempt>,
     /// The last records that tell of attempts.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub records: Vec<Seq>,
     /// The record that made it due at once or released it last.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retried: Option<Seq>,
     pub keep_s: u64,
     /// The record that ended it, and how long it is listed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<Ended>,
     /// The calls before and after it in its lane.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub earlier: Option<CallRef>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub later: Option<CallRef>,
 }
 

@@ -119,7 +119,6 @@ pub struct DeliveryRow {
     pub last_activity: Timestamp,
     pub wish: Option<(Wish, Author)>,
     /// The last jobs that treated it, so that none does it again while others do, too.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub jobs: Vec<JobId>,
     /// The record that released it last: rules that were there before hold it no more.
     pub released: Option<Seq>,
