@@ -8,6 +8,7 @@ pub mod deliveries;
 pub mod fromids;
 pub mod mailboxes;
 pub mod memory;
+pub mod news;
 pub mod rows;
 pub mod suppressions;
 pub mod tally;
@@ -51,7 +52,7 @@ pub const PROJECTIONS: &[Projection] = &[
     Projection { name: "usage", version: 1, table: Table::Usage, decides: true, fold: usage::fold },
     Projection { name: "access", version: 1, table: Table::Access, decides: true, fold: access::fold },
     Projection { name: "tally", version: 1, table: Table::Tally, decides: false, fold: tally::fold },
-    Projection { name: "calls", version: 1, table: Table::Calls, decides: true, fold: calls::fold },
+    Projection { name: "calls", version: 2, table: Table::Calls, decides: true, fold: calls::fold },
 ];
 
 /// Applies a record to all projections.

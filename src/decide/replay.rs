@@ -63,8 +63,8 @@ pub fn advance(c: &AdvanceReplay, rows: &dyn Rows, policy: &Policy, moment: Mome
     let (mut results, mut cursor) = (Vec::new(), c.cursor);
     let (mut gone, mut given_up) = (None, None);
     for finished in c.results.iter().filter(|finished| seen.insert(finished.call)) {
-        let before =
-            replay.trouble.filter(|trouble| trouble.call == finished.call).map_or(0, |trouble| trouble.attempts);
+        let trouble = replay.trouble.as_ref().filter(|trouble| trouble.call == finished.call);
+        let before = trouble.map_or(0, |trouble| trouble.last.attempt);
         let result = verdict.of(finished, before + 1);
         match result.outcome {
             CallOutcome::Delivered | CallOutcome::Failed(CallFailure::Forgotten) => {}
@@ -275,7 +275,7 @@ mod tests {
         assert_eq!(go_on(&mut rows, 12, &[(10, 200), (11, 200)], false).unwrap(), "ReplayAdvanced at 12");
         assert_eq!(go_on(&mut rows, 15, &[(12, 500), (14, 200)], true).unwrap(), "ReplayAdvanced at 12");
         let trouble = calls::replay(&rows, ReplayId(REPLAY)).unwrap().unwrap().trouble.unwrap();
-        assert_eq!((trouble.call.fact, trouble.attempts), (Seq(12), 1));
+        assert_eq!((trouble.call.fact, trouble.last.attempt), (Seq(12), 1));
         assert_eq!(trouble.next, NOW + Duration::from_secs(60));
         assert_eq!(go_on(&mut rows, 13, &[(12, 500)], false).unwrap(), "ReplayAdvanced ReplayStopped at 12");
         let refused = go_on(&mut rows, 13, &[], false).unwrap_err();
