@@ -139,7 +139,7 @@ fn only_what_failed_is_told() {
     wait_until("calls have failed", || phase("failed").len() == 3);
     let failed = facts(&receiver.got());
     receiver.set(Answer::Status(200));
-    deliver(&server, 5);
+    deliver(&server, 2);
     wait_until("others have arrived", || phase("delivered").len() == 2);
     let before = receiver.got().len();
     let done = wait_for(&server, begin(&server, "out", &json!({"from": 1, "only_failed": true})), "done");

@@ -48,7 +48,7 @@ pub const PROJECTIONS: &[Projection] = &[
     },
     Projection { name: "fromids", version: 1, table: Table::Fromids, decides: false, fold: fromids::fold },
     Projection { name: "mailboxes", version: 2, table: Table::Mailboxes, decides: true, fold: mailboxes::fold },
-    Projection { name: "timeline", version: 1, table: Table::Timeline, decides: false, fold: timeline::fold },
+    Projection { name: "timeline", version: 2, table: Table::Timeline, decides: false, fold: timeline::fold },
     Projection { name: "usage", version: 1, table: Table::Usage, decides: true, fold: usage::fold },
     Projection { name: "access", version: 1, table: Table::Access, decides: true, fold: access::fold },
     Projection { name: "tally", version: 1, table: Table::Tally, decides: false, fold: tally::fold },

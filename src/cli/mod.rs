@@ -268,6 +268,9 @@ mod tests {
         check("queue schedule 7 --add 1h", true);
         check("queue schedule 7", false);
         check("queue schedule 7 --at +1h --add 1h", false);
+        check("queue redeliver 17 18", true);
+        check("queue redeliver --account mox --state failed,canceled --submitted-after -1d --idempotency-key k", true);
+        check("queue redeliver 17 --state delivered", false);
         check("transport set default --host h --port 25 --tls starttls --username u --password-file f", true);
         check("transport set default --host h --port 25 --tls starttls --password p", false);
         check(

@@ -12,6 +12,7 @@ use postledger_events::address::{Address, Domain};
 use postledger_events::command::{AddKey, Submitted};
 use postledger_events::fact::access::{CursorSet, KeyAdded};
 use postledger_events::fact::account::{AccountConfigured, AccountPersonal, AccountSettings, DkimAlgorithm};
+use postledger_events::fact::delivery::{CanceledDelivery, DeliveryCanceled};
 use postledger_events::fact::job::QueueFilter;
 use postledger_events::fact::ledger::{LastNumbers, LedgerBranched};
 use postledger_events::fact::mailbox::{MailboxCopy, MessageReceived};
@@ -44,6 +45,7 @@ pub(super) struct Program {
     moment: Mutex<Moment>,
     position: watch::Sender<Seq>,
     executed: Mutex<Vec<Command>>,
+    redelivered: Mutex<Vec<Redelivery>>,
     tail: Tail,
     /// Whether it is asked to stop.
     pub(super) stop: watch::Sender<bool>,
@@ -193,6 +195,7 @@ impl Program {
             moment: Mutex::new(moment),
             position: watch::Sender::new(Seq(0)),
             executed: Mutex::default(),
+            redelivered: Mutex::default(),
             tail: Tail::default(),
             stop: watch::Sender::new(false),
             reads,
@@ -332,6 +335,12 @@ impl Port for Program {
 
     async fn set_transport(&self, _: NewTransport, _: Author) -> Result<(), ExecuteError> {
         Ok(())
+    }
+
+    async fn redeliver(&self, wish: Redelivery) -> Result<Submitted, ExecuteError> {
+        self.redelivered.lock().unwrap().push(wish.clone());
+        let recipients = wish.deliveries.iter().map(|id| (String::new(), DeliveryId(id.0 + 100), None)).collect();
+        Ok(Submitted { message: uuid(99), message_id: String::new(), recipients, repeated: false })
     }
 
     async fn generate_dkim(
@@ -826,4 +835,40 @@ async fn replays_are_shown_and_changed_by_their_owner() {
     assert!(program.executed.lock().unwrap().is_empty());
     check(As::A, Method::POST, "/replays/10/stop", 204).await;
     assert!(matches!(&program.executed.lock().unwrap()[..], [Command::StopReplay(c)] if c.by.0 == "account:a"));
+}
+
+#[tokio::test]
+async fn an_account_sends_only_its_own_again() {
+    let program = Arc::new(Program::new());
+    let ask = async |by: As, path: &str, body: Value| -> (u16, Value) {
+        let response = send(&program, request(by, Method::POST, path, body.to_string())).await;
+        let status = response.status().as_u16();
+        (status, serde_json::from_str(&text(response).await).unwrap())
+    };
+    assert_eq!(ask(As::A, "/queue/2/redeliver", json!({})).await.0, 404);
+    assert_eq!(ask(As::A, "/queue/redeliver", json!({ "filter": { "account": "b" } })).await.0, 403);
+    assert_eq!(ask(As::Admin, "/queue/redeliver", json!({})).await.0, 422);
+    let (status, part) = ask(As::A, "/queue/redeliver", json!({ "filter": { "ids": [1, 2] } })).await;
+    assert_eq!((status, &part["made"]), (200, &json!([])));
+    let codes: Vec<&str> = part["refused"].as_array().unwrap().iter().map(|r| r["code"].as_str().unwrap()).collect();
+    assert_eq!(codes, ["conflict", "not_found"], "its own waits, and the other is not there");
+    assert!(program.redelivered.lock().unwrap().is_empty());
+
+    for (seq, account, id) in [(10, "a", 1), (11, "b", 2)] {
+        let deliveries = vec![CanceledDelivery { id: DeliveryId(id), held: false }];
+        let (message, account, by) = (uuid(id), name(account), Author::program());
+        let keep_until = Timestamp::from_secs(1000);
+        program.append(seq, DeliveryCanceled { message, account, deliveries, keep_until, job: None, by }.into());
+    }
+    let (_, part) = ask(As::A, "/queue/redeliver", json!({ "states": ["canceled"], "all": true })).await;
+    assert_eq!(part["made"], json!([{ "origin": 1, "delivery": 101, "message": uuid(99), "repeated": false }]));
+    assert_eq!(part["next"], Value::Null);
+    let mut keyed = request(As::Admin, Method::POST, "/queue/2/redeliver", "");
+    keyed.headers_mut().insert("idempotency-key", "k".parse().unwrap());
+    assert_eq!(send(&program, keyed).await.status(), StatusCode::ACCEPTED);
+    let wishes = program.redelivered.lock().unwrap().clone();
+    let by: Vec<&str> = wishes.iter().map(|wish| wish.by.0.as_str()).collect();
+    assert_eq!(by, ["account:a", "admin"]);
+    let key = wishes[1].idempotency.as_ref().unwrap();
+    assert_eq!((key.method, key.key.clone()), ("Redeliver", format!("k/{}", uuid(2))));
 }
