@@ -4,14 +4,22 @@
 use postledger_events::address::Address;
 use postledger_events::command::{Submit, Submitted};
 use postledger_events::fact::submission::{Origin, Via};
-use postledger_events::id::{DeliveryId, MessageUuid};
+use postledger_events::id::MessageUuid;
 use postledger_events::refusal::Thing;
 use postledger_events::{Answer, Command, Refusal};
-use postledger_projections::deliveries::{self, MessageRow};
+use postledger_projections as projections;
+use postledger_projections::deliveries::{self, MessagePersonal, MessageRow};
 use postledger_web::port::{ExecuteError, Redelivery, Unavailable};
 
 use super::{CODE_VERSION, Submitter, execute_error};
-use crate::ledger::{BodyError, Intent, Staged};
+use crate::ledger::{BodyError, Intent, Staged, SubmitError};
+
+/// What is sent again, and to whom: addresses as an envelope and a request have them.
+struct Original {
+    row: MessageRow,
+    personal: MessagePersonal,
+    recipients: Vec<(Address, String)>,
+}
 
 impl Submitter {
     /// When it returns `Ok`, the new message is on disk.
@@ -20,10 +28,11 @@ impl Submitter {
             Some(key) => Some(self.begin(&wish.account, key).ok_or(ExecuteError::InFlight)?),
             None => None,
         };
+        self.ledger.has_room().map_err(|short| execute_error(SubmitError::NoSpace(short)))?;
         let message = MessageUuid(self.clock.uuid_v7());
-        let original = self.original(wish.message).map_err(ExecuteError::Refused)?;
-        let stored = self.copy(&original, message).await?;
-        let command = self.again(wish, original, message, &stored).map_err(ExecuteError::Refused)?;
+        let original = self.original(&wish).map_err(ExecuteError::Refused)?;
+        let stored = self.copy(&original.row, message).await?;
+        let command = self.again(wish, original, message, &stored);
         let intent = Intent { command: Command::Submit(Box::new(command)), bodies: vec![stored], secrets: Vec::new() };
         match self.ledger.submit(intent).await.map_err(execute_error)?.answer {
             Answer::Submitted(submitted) => Ok(submitted),
@@ -31,10 +40,26 @@ impl Submitter {
         }
     }
 
-    fn original(&self, message: MessageUuid) -> Result<MessageRow, Refusal> {
-        let row = deliveries::message(&self.ledger.snapshot(), message).map_err(|e| Refusal::Damaged(e.to_string()))?;
-        let row = row.ok_or_else(|| Refusal::NoSuch(Thing::Message(message.to_string())))?;
-        if row.contents { Ok(row) } else { Err(content_gone(message)) }
+    fn original(&self, wish: &Redelivery) -> Result<Original, Refusal> {
+        let (rows, id) = (self.ledger.snapshot(), wish.message);
+        let damaged = |e: projections::Error| Refusal::Damaged(e.to_string());
+        let row = deliveries::message(&rows, id).map_err(damaged)?;
+        let row = row.ok_or_else(|| Refusal::NoSuch(Thing::Message(id.to_string())))?;
+        if !row.contents {
+            return Err(content_gone(id));
+        }
+        let forgotten = || Refusal::Conflict(format!("the sender of message {id} was forgotten"));
+        let personal = row.personal.clone().ok_or_else(forgotten)?;
+        let mut recipients = Vec::new();
+        for id in &wish.deliveries {
+            let delivery = deliveries::delivery(&rows, *id).map_err(damaged)?;
+            let delivery = delivery.ok_or_else(|| Refusal::NoSuch(Thing::Delivery(id.to_string())))?;
+            let forgotten = || Refusal::Conflict(format!("the recipient of delivery {id} was forgotten"));
+            let address = delivery.address.ok_or_else(forgotten)?;
+            let given = address.to_string();
+            recipients.push((address, given));
+        }
+        Ok(Original { row, personal, recipients })
     }
 
     /// The content under the name of the new message, for no two messages share one.
@@ -49,17 +74,9 @@ impl Submitter {
         self.ledger.stage(message, bytes).await.map_err(|e| unavailable(e.to_string()))
     }
 
-    fn again(
-        &self,
-        wish: Redelivery,
-        original: MessageRow,
-        message: MessageUuid,
-        stored: &Staged,
-    ) -> Result<Submit, Refusal> {
-        let recipients = wish.deliveries.iter().map(|id| self.recipient(*id)).collect::<Result<Vec<_>, _>>()?;
-        let forgotten = || Refusal::Conflict(format!("the sender of message {} was forgotten", original.message));
-        let personal = original.personal.ok_or_else(forgotten)?;
-        Ok(Submit {
+    fn again(&self, wish: Redelivery, original: Original, message: MessageUuid, stored: &Staged) -> Submit {
+        let Original { row, personal, recipients } = original;
+        Submit {
             message,
             account: wish.account,
             login: wish.by.0,
@@ -76,23 +93,13 @@ impl Submitter {
             subject: personal.subject,
             extra: personal.extra,
             body: stored.body,
-            eight_bit: original.eight_bit,
-            smtputf8: original.smtputf8,
-            require_tls: original.require_tls,
+            eight_bit: row.eight_bit,
+            smtputf8: row.smtputf8,
+            require_tls: row.require_tls,
             future_release: None,
             sent_copy: None,
-            origin: Some(Origin { message: original.message, deliveries: wish.deliveries }),
-        })
-    }
-
-    /// The address of a delivery, as an envelope and a request have it.
-    fn recipient(&self, id: DeliveryId) -> Result<(Address, String), Refusal> {
-        let row = deliveries::delivery(&self.ledger.snapshot(), id).map_err(|e| Refusal::Damaged(e.to_string()))?;
-        let row = row.ok_or_else(|| Refusal::NoSuch(Thing::Delivery(id.to_string())))?;
-        let gone = || Refusal::Conflict(format!("the recipient of delivery {id} was forgotten"));
-        let address = row.address.ok_or_else(gone)?;
-        let given = address.to_string();
-        Ok((address, given))
+            origin: Some(Origin { message: row.message, deliveries: wish.deliveries }),
+        }
     }
 }
 

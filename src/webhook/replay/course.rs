@@ -236,7 +236,9 @@ impl Course {
 
     /// When what has failed is tried again.
     pub fn next_try(&self) -> Option<Timestamp> {
-        self.trouble.as_ref().filter(|_| self.is_held_up()).map(|trouble| trouble.next)
+        // While all fails, the end of the call that is under way comes first.
+        let waits = self.is_held_up() && !(self.is_failing() && self.is_running());
+        self.trouble.as_ref().filter(|_| waits).map(|trouble| trouble.next)
     }
 
     /// Something may go now, but for limits.
@@ -363,7 +365,9 @@ mod tests {
         assert_eq!((course.wants(), course.bytes), (None, 0));
         assert_eq!(record(&mut course, &first, Some((10, 1, 60))), 10);
         let later = NOW + Duration::from_secs(60);
+        assert_eq!(course.next_try(), Some(later));
         assert_eq!(go(&mut course, later), [10]);
+        assert_eq!(course.next_try(), None, "nobody looks again and again while it is under way");
         end(&mut course, &[10], false);
         assert_eq!(record(&mut course, &[10], Some((10, 2, 180))), 10);
         assert_eq!(go(&mut course, later), NOTHING);
