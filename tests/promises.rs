@@ -11,6 +11,8 @@ mod fuzz;
 mod intake;
 mod logs;
 mod peers;
+mod redelivery;
+mod replays;
 mod secrets;
 mod server;
 mod simulation;

@@ -8,6 +8,7 @@ pub mod deliveries;
 pub mod fromids;
 pub mod mailboxes;
 pub mod memory;
+pub mod news;
 pub mod rows;
 pub mod suppressions;
 pub mod tally;
@@ -47,11 +48,11 @@ pub const PROJECTIONS: &[Projection] = &[
     },
     Projection { name: "fromids", version: 2, table: Table::Fromids, decides: false, fold: fromids::fold },
     Projection { name: "mailboxes", version: 3, table: Table::Mailboxes, decides: true, fold: mailboxes::fold },
-    Projection { name: "timeline", version: 2, table: Table::Timeline, decides: false, fold: timeline::fold },
+    Projection { name: "timeline", version: 3, table: Table::Timeline, decides: false, fold: timeline::fold },
     Projection { name: "usage", version: 2, table: Table::Usage, decides: true, fold: usage::fold },
     Projection { name: "access", version: 2, table: Table::Access, decides: true, fold: access::fold },
     Projection { name: "tally", version: 2, table: Table::Tally, decides: false, fold: tally::fold },
-    Projection { name: "calls", version: 2, table: Table::Calls, decides: true, fold: calls::fold },
+    Projection { name: "calls", version: 3, table: Table::Calls, decides: true, fold: calls::fold },
 ];
 
 /// Applies a record to all projections.

@@ -115,6 +115,16 @@ impl Problem {
         Problem::new(status, code, detail)
     }
 
+    /// What it says, for a list of several.
+    pub fn told(&self) -> (Code, &str) {
+        (self.code, &self.detail)
+    }
+
+    /// Whether the next request would have it as well, whatever it asks for.
+    pub fn is_ours(&self) -> bool {
+        self.status.is_server_error()
+    }
+
     fn after(self, retry_after_s: u64) -> Problem {
         Problem { retry_after_s: Some(retry_after_s), ..self }
     }

@@ -22,13 +22,18 @@ pub fn key(
     request: &impl Serialize,
     files: &[FormFile],
 ) -> Result<Option<IdempotencyKey>, Fault> {
+    let text = text(headers).map_err(Fault::user)?;
+    Ok(text.map(|key| IdempotencyKey { method, key, request: hash(request, files) }))
+}
+
+/// The key as it was given.
+pub fn text(headers: &HeaderMap) -> Result<Option<String>, String> {
     let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
     let key = value.as_bytes();
     if key.is_empty() || key.len() > KEY_CHARS_MAX || !key.iter().all(u8::is_ascii_graphic) {
-        return Err(Fault::user(format!("Idempotency-Key must be 1 to {KEY_CHARS_MAX} visible ASCII characters")));
+        return Err(format!("Idempotency-Key must be 1 to {KEY_CHARS_MAX} visible ASCII characters"));
     }
-    let key = String::from_utf8_lossy(key).into_owned();
-    Ok(Some(IdempotencyKey { method, key, request: hash(request, files) }))
+    Ok(Some(String::from_utf8_lossy(key).into_owned()))
 }
 
 fn hash(request: &impl Serialize, files: &[FormFile]) -> Sha256 {

@@ -1,7 +1,7 @@
 //! The webapi: which method a request is for, and what is checked before it is called.
 
 mod form;
-mod idempotency;
+pub(crate) mod idempotency;
 mod intake;
 mod json;
 mod media;
