@@ -7,9 +7,11 @@ mod accept;
 mod deliver;
 mod generate;
 mod history;
+mod hooks;
 mod load;
 mod postfix;
 mod probe;
+mod receiver;
 mod server;
 mod sink;
 mod smtp_load;
@@ -23,12 +25,15 @@ use table::Table;
 /// A part of the bench, by name.
 type Part = (&'static str, fn(f64, &Probes, &mut Table));
 
-const PARTS: [Part; 6] = [
+const PARTS: [Part; 9] = [
     ("accept", |_, probes, table| accept::measure(probes, table)),
     ("one", |_, _, table| deliver::one_recipient(table)),
     ("many", |_, _, table| deliver::many_recipients(table)),
     ("due", |_, probes, table| deliver::due_at_once(probes, table)),
     ("wait", |_, probes, table| deliver::first_attempt(probes, table)),
+    ("calls", |_, probes, table| hooks::calls(probes, table)),
+    ("replay", hooks::replay),
+    ("streams", |_, _, table| hooks::streams(table)),
     ("history", history::measure),
 ];
 

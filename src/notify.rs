@@ -1,4 +1,5 @@
-//! Reactor: tells senders of failures and long delays, by a delivery status notification (RFC 3464) in their Inbox.
+//! Reactor: tells senders of failures and long delays, by a delivery status notification (RFC 3464) in their Inbox, and accounts
+//! of endpoints that were disabled.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,8 +7,12 @@ use std::time::Duration;
 
 use postledger_events::address::Address;
 use postledger_events::command::{DropNotice, Receive};
+use postledger_events::draft::{Draft, NameAddress};
+use postledger_events::fact::account::Destination;
 use postledger_events::fact::attempt::{Problem, Replies, Session};
-use postledger_events::id::{DeliveryId, MessageUuid, Seq};
+use postledger_events::fact::endpoint::{Disabling, EndpointDisabled};
+use postledger_events::fact::submission::BodyRef;
+use postledger_events::id::{AccountName, DeliveryId, MessageUuid, Seq};
 use postledger_events::reply::EnhancedCode;
 use postledger_events::time::Timestamp;
 use postledger_events::{Command, Event, Refusal};
@@ -16,13 +21,19 @@ use postledger_projections::deliveries::{self, DELAY_NOTICE_ATTEMPT, MessageRow}
 use tokio_util::sync::CancellationToken;
 
 use crate::ledger::{Intent, Snapshot, SubmitError};
+use crate::mail::compose;
 use crate::mail::dsn::{self, Action, Dsn, Recipient};
 use crate::program::Program;
+use crate::submit::CODE_VERSION;
 
 /// Notices made in one round.
 const ROUND: usize = 100;
 /// The shortest time between two looks for failures, however many records are written meanwhile.
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
+/// Addresses of an account that are looked at for one that its notices can go to.
+const ADDRESSES_MAX: usize = 100;
+/// More than any notice of a disabled endpoint has.
+const NOTICE_BYTES_MAX: u64 = 64 * 1024;
 /// How long to wait after something went wrong.
 const PAUSE: Duration = Duration::from_secs(5);
 
@@ -91,10 +102,11 @@ impl Teller {
         let notice = tokio::task::spawn_blocking(move || teller.notice(&rows, of)).await;
         let intent = match notice.map_err(|e| e.to_string())?? {
             None => Command::DropNotice(DropNotice { notice_of: of }).into(),
-            Some((mut receive, bytes)) => {
+            Some(notice) => {
                 let body = MessageUuid(clock.uuid_v7());
-                let staged = ledger.stage(body, bytes.into()).await.map_err(|e| e.to_string())?;
-                receive.body = staged.body;
+                let bytes = notice.bytes().into();
+                let staged = ledger.stage(body, bytes).await.map_err(|e| e.to_string())?;
+                let receive = notice.receive(staged.body, of);
                 Intent { command: Command::Receive(Box::new(receive)), bodies: vec![staged], secrets: Vec::new() }
             }
         };
@@ -104,8 +116,8 @@ impl Teller {
         }
     }
 
-    /// The message for the sender; `None`: there is nothing left to tell, or nobody.
-    fn notice(&self, rows: &Snapshot, of: Seq) -> Result<Option<(Receive, Vec<u8>)>, String> {
+    /// The message for the sender or the account; `None`: there is nothing left to tell, or nobody.
+    fn notice(&self, rows: &Snapshot, of: Seq) -> Result<Option<Notice>, String> {
         let Program { ledger, clock, .. } = &*self.program;
         let text = |e: &dyn std::fmt::Display| e.to_string();
         let Some(record) = rows.record(of).map_err(|e| text(&e))? else { return Ok(None) };
@@ -128,6 +140,7 @@ impl Teller {
                 });
                 (e.message, told.collect(), &e.session, e.personal.as_ref())
             }
+            Event::EndpointDisabled(e) => return self.disabled(rows, e),
             _ => return Ok(None),
         };
         let Some(message) = deliveries::message(rows, id).map_err(|e| text(&e))? else { return Ok(None) };
@@ -160,9 +173,37 @@ impl Teller {
             original_smtputf8: message.smtputf8,
             recipients: &recipients,
         });
-        let mut bytes = format!("Return-Path: <>\r\nDelivered-To: {to}\r\n").into_bytes();
-        bytes.extend_from_slice(&composed.message);
-        Ok(Some((receive(&message, to, composed, of), bytes)))
+        Ok(Some(Notice { to, account: message.account, composed }))
+    }
+
+    /// Why an endpoint is called no more, to the first address of its account.
+    fn disabled(&self, rows: &Snapshot, e: &EndpointDisabled) -> Result<Option<Notice>, String> {
+        let clock = &self.program.clock;
+        let addresses = accounts::addresses_of(rows, &e.account, ADDRESSES_MAX).map_err(|e| e.to_string())?;
+        let to = addresses.into_iter().find_map(|row| match row.address {
+            Destination::Address(address) => Some(address),
+            Destination::CatchAll(_) => None,
+        });
+        let Some(to) = to else { return Ok(None) };
+        let from = Address::parse(&format!("postmaster@{}", self.hostname)).map_err(|e| e.to_string())?;
+        let person = |address: &Address| NameAddress { name: String::new(), address: address.clone() };
+        let draft = Draft {
+            to: vec![person(&to)],
+            subject: format!("Endpoint {} was disabled", e.endpoint),
+            text: disabled_text(e),
+            headers: vec![("Auto-Submitted".to_owned(), "auto-generated".to_owned())],
+            ..Draft::from(person(&from))
+        };
+        let context = compose::Context {
+            hostname: &self.hostname,
+            now: clock.now(),
+            message_id_random: clock.random(),
+            boundary_random: clock.random(),
+            user_agent: CODE_VERSION,
+            size_max: NOTICE_BYTES_MAX,
+        };
+        let composed = compose::compose(&draft, &context).map_err(|e| e.to_string())?;
+        Ok(Some(Notice { to, account: e.account.clone(), composed }))
     }
 
     /// The waits of the schedule in force behind the attempt that delay is told after.
@@ -191,21 +232,46 @@ fn failed(id: DeliveryId, problem: Option<&Problem>) -> Told<'_> {
     Told { id, action: Action::Failed, problem, next: None }
 }
 
-fn receive(message: &MessageRow, to: Address, composed: crate::mail::compose::Composed, of: Seq) -> Receive {
-    Receive {
-        // Named when the bytes are stored.
-        body: message.body,
-        peer: None,
-        helo: String::new(),
-        tls: None,
-        smtputf8: composed.smtputf8,
-        mail_from: None,
-        recipients: vec![(to, message.account.clone())],
-        message_id: Some(composed.message_id),
-        from: None,
-        subject: None,
-        notice_of: Some(of),
+/// A message of ours to an account.
+struct Notice {
+    to: Address,
+    account: AccountName,
+    composed: compose::Composed,
+}
+
+impl Notice {
+    fn bytes(&self) -> Vec<u8> {
+        [format!("Return-Path: <>\r\nDelivered-To: {}\r\n", self.to).as_bytes(), &self.composed.message].concat()
     }
+
+    fn receive(self, body: BodyRef, of: Seq) -> Receive {
+        Receive {
+            body,
+            peer: None,
+            helo: String::new(),
+            tls: None,
+            smtputf8: self.composed.smtputf8,
+            mail_from: None,
+            recipients: vec![(self.to, self.account)],
+            message_id: Some(self.composed.message_id),
+            from: None,
+            subject: None,
+            notice_of: Some(of),
+        }
+    }
+}
+
+fn disabled_text(e: &EndpointDisabled) -> String {
+    let why = match e.why {
+        Disabling::Gone(fact) => format!("It answered 410 Gone to the call about record {fact}."),
+        Disabling::FailingSince(since) => format!("No call has succeeded since {since}."),
+    };
+    let EndpointDisabled { account, endpoint, .. } = e;
+    format!(
+        "Endpoint {endpoint} of account {account} is called no more.\n{why}\n\n\
+         Its calls wait. Once it is enabled again, they are made in their order:\n\n    \
+         postledger webhook set {account} {endpoint} --disabled false\n"
+    )
 }
 
 /// The attempts that are still to come.

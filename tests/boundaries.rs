@@ -165,7 +165,7 @@ fn crates_depend_on_what_they_may() {
         assert_eq!(more, Vec::<String>::new(), "{crate_dir} depends on more than it may");
     };
     check("events", &["idna", "jiff", "serde", "serde_json", "sha2", "unicode_normalization", "uuid"]);
-    check("projections", &["postledger_events", "serde", "serde_json"]);
+    check("projections", &["postcard", "postledger_events", "serde"]);
     let http = ["axum", "http_body_util", "tokio", "tower", "tower_http", "futures_util", "tracing", "bytes", "memchr"];
     let data = ["base64", "jiff", "serde", "serde_json", "sha2", "uuid", "postledger_events", "postledger_projections"];
     check("web", &[http.as_slice(), &data].concat());

@@ -281,6 +281,28 @@ fn calls_go_only_where_they_may() {
 }
 
 #[test]
+fn an_account_is_told_that_its_endpoint_was_disabled() {
+    let server = Server::start(&[]);
+    let receiver = Receiver::start(Answer::Status(410));
+    add(&server, "old", &json!({"direction": "outgoing", "url": receiver.url("/")}));
+    let inbox = || server.items("/inbox?account=mox");
+    let before = inbox().len();
+    send(&server, "you@example.org");
+    wait_until("the account is told", || inbox().len() == before + 1);
+    let id = &inbox()[0]["msg_id"];
+    let raw = String::from_utf8(server.api("GET", &format!("/inbox/{id}/raw?account=mox"), &Value::Null).body).unwrap();
+    for part in [
+        "Auto-Submitted: auto-generated\r\n",
+        "Subject: Endpoint old was disabled\r\n",
+        "It answered 410 Gone to the call about record ",
+        "postledger webhook set mox old --disabled false\r\n",
+    ] {
+        assert!(raw.contains(part), "{part:?} in {raw}");
+    }
+    assert_eq!(server.items("/endpoints")[0]["state"], "disabled");
+}
+
+#[test]
 fn an_endpoint_is_tried_out_and_its_calls_are_canceled_and_retried() {
     let server = Server::start(&[]);
     let receiver = Receiver::start(Answer::Status(500));

@@ -47,6 +47,29 @@ pub struct Draft {
     pub attached_files: Vec<File>,
 }
 
+impl From<NameAddress> for Draft {
+    /// An empty message from this one.
+    fn from(from: NameAddress) -> Draft {
+        Draft {
+            from,
+            to: Vec::new(),
+            cc: Vec::new(),
+            bcc: Vec::new(),
+            reply_to: Vec::new(),
+            message_id: None,
+            references: Vec::new(),
+            date: None,
+            subject: String::new(),
+            text: String::new(),
+            html: String::new(),
+            headers: Vec::new(),
+            alternative_files: Vec::new(),
+            inline_files: Vec::new(),
+            attached_files: Vec::new(),
+        }
+    }
+}
+
 impl Draft {
     /// Everyone it names: From, Reply-To, To, Cc and Bcc.
     pub fn people(&self) -> impl Iterator<Item = &NameAddress> {

@@ -1,7 +1,7 @@
 //! The queue and the history of what left it: one row for each delivery, from acceptance until its keep period is over.
 //!
 //! Keys: `m` message, `d` delivery, `n` queued by due time, `h` on hold, `x` finished by end of keep period, `o` records that
-//! senders are to be told of, `c` last number.
+//! senders and accounts are to be told of, `c` last number.
 
 use std::collections::BTreeMap;
 
@@ -226,13 +226,13 @@ pub fn all(rows: &(impl Rows + ?Sized), from: DeliveryId, limit: usize) -> Resul
     found.iter().map(|(_, value)| crate::rows::parse(TABLE, value)).collect()
 }
 
-/// Records from `from` on that senders are to be told of, oldest first.
+/// Records from `from` on that senders, or the account itself, are to be told of, oldest first.
 pub fn notices(rows: &(impl Rows + ?Sized), from: Seq, limit: usize) -> Result<Vec<Seq>, Error> {
     let found = rows.scan(TABLE, &notice_key(from), &end_of(b"o"), Order::Ascending, limit)?;
     Ok(found.iter().filter_map(|(k, _)| k.get(1..9)?.try_into().ok()).map(u64::from_be_bytes).map(Seq).collect())
 }
 
-/// Whether the sender is still to be told of this record.
+/// Whether somebody is still to be told of this record.
 pub fn is_notice_due(rows: &(impl Rows + ?Sized), of: Seq) -> Result<bool, Error> {
     Ok(rows.get(TABLE, &notice_key(of))?.is_some())
 }
@@ -357,6 +357,7 @@ pub(crate) fn fold(record: &Record, rows: &mut dyn RowsMut) -> Result<(), Error>
             }
         }
         Event::LedgerBranched(e) => write(rows, TABLE, b"c".to_vec(), &e.numbers.delivery.0),
+        Event::EndpointDisabled(_) => rows.put(TABLE, notice_key(record.seq), Vec::new()),
         Event::LedgerCreated(_)
         | Event::ClockStepped(_)
         | Event::AccountConfigured(_)
@@ -376,7 +377,6 @@ pub(crate) fn fold(record: &Record, rows: &mut dyn RowsMut) -> Result<(), Error>
         | Event::JobAdvanced(_)
         | Event::JobFinished(_)
         | Event::EndpointConfigured(_)
-        | Event::EndpointDisabled(_)
         | Event::EndpointRemoved(_)
         | Event::CallsQueued(_)
         | Event::CallsAttempted(_)

@@ -52,7 +52,6 @@ pub struct Delivery {
 
 #[derive(Clone, Debug)]
 pub struct Message {
-    pub account: AccountName,
     pub submitted: Timestamp,
     pub sender: Option<Domain>,
     pub keep_contents: bool,
@@ -383,11 +382,13 @@ impl Truth {
                 self.branch = Some(record.seq);
                 self.start_job(e.job, Work::HoldRestored(record.seq), record);
             }
+            Event::EndpointDisabled(_) => {
+                self.notices.insert(record.seq);
+            }
             Event::LedgerCreated(_)
             | Event::ClockStepped(_)
             | Event::DomainRemoved(_)
             | Event::EndpointConfigured(_)
-            | Event::EndpointDisabled(_)
             | Event::EndpointRemoved(_)
             | Event::CallsQueued(_)
             | Event::CallsAttempted(_)
@@ -447,7 +448,6 @@ impl Truth {
             self.tally.held += u64::from(d.hold.is_some());
         }
         let message = Message {
-            account: e.account.clone(),
             submitted: record.at,
             sender,
             keep_contents: e.keep_contents,

@@ -304,13 +304,13 @@ impl World {
         let due: Vec<Seq> = deliveries::notices(&self.rows, Seq(0), 8).unwrap();
         let Some(of) = pick(&due, notice) else { return };
         let place = self.records.binary_search_by_key(&of, |record| record.seq).expect("there is no such record");
-        let message = match &self.records[place].event {
-            Event::DeliveryFailed(e) => e.message,
-            Event::DeliverySuppressed(e) => e.message,
-            Event::AttemptDeferred(e) => e.message,
+        let account = match &self.records[place].event {
+            Event::DeliveryFailed(e) => e.account.clone(),
+            Event::DeliverySuppressed(e) => e.account.clone(),
+            Event::AttemptDeferred(e) => e.account.clone(),
+            Event::EndpointDisabled(e) => e.account.clone(),
             other => panic!("nobody is told of {other:?}"),
         };
-        let account = self.truth.messages[&message].account.clone();
         let to = Address::parse(&format!("{account}@{OURS}")).unwrap();
         let receive = self.received(vec![(to, account)], Some(of));
         self.must(if drop {
