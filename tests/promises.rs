@@ -18,5 +18,6 @@ mod server;
 mod simulation;
 mod sink;
 mod streams;
+mod tls;
 mod webhook_bodies;
 mod webhooks;
