@@ -19,5 +19,6 @@ mod simulation;
 mod sink;
 mod streams;
 mod tls;
+mod verifiers;
 mod webhook_bodies;
 mod webhooks;
