@@ -11,6 +11,7 @@ mod fuzz;
 mod intake;
 mod logs;
 mod peers;
+mod reach;
 mod redelivery;
 mod replays;
 mod secrets;
