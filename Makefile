@@ -29,7 +29,7 @@ run:
 build:
 	$(CARGO) build --locked --release
 
-# The tests talk to real peers (Postfix, swaks, Python); they are installed first if they are missing.
+# The tests talk to real peers (Postfix, swaks, Python, libraries of PyPI and npm); they are installed first if they are missing.
 test:
 	sh tests/install-peers.sh
 	$(CARGO) test --locked --workspace

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::server::{Response, Server, USER, exchange, wait_until, webapi};
 
 /// A request with a key as its bearer token.
-fn bearer(addr: SocketAddr, token: &str, method: &str, path: &str, request: &Value) -> Response {
+pub fn bearer(addr: SocketAddr, token: &str, method: &str, path: &str, request: &Value) -> Response {
     let body = if request.is_null() { String::new() } else { request.to_string() };
     let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: {addr}\r\nAuthorization: Bearer {token}\r\n\
@@ -17,7 +17,7 @@ fn bearer(addr: SocketAddr, token: &str, method: &str, path: &str, request: &Val
     exchange(addr, request.as_bytes()).expect("an answer")
 }
 
-fn add(server: &Server, args: &[&str]) -> (u64, String) {
+pub fn add(server: &Server, args: &[&str]) -> (u64, String) {
     let given = server.cli_json(&[&["key", "add", "of this test"], args].concat());
     (given["key"].as_u64().expect("a number"), given["token"].as_str().expect("a token").to_owned())
 }

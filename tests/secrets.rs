@@ -10,10 +10,15 @@ use postledger_events::id::SecretId;
 use postledger_projections::{Order, Rows as _, Table};
 use serde_json::{Value, json};
 
+use crate::access::{self, bearer};
 use crate::server::{self, ADMIN, ADMIN_PASSWORD, Server, USER, wait_until};
+use crate::webhooks::{self, Answer, Receiver};
 
 const PASSWORD: &str = "Account-Passw0rd-of-this-test";
 const NEXT_HOP_PASSWORD: &str = "Next-Hop-Passw0rd-of-this-test";
+/// What endpoints are told in Authorization, and a secret that was chosen for one.
+const AUTHORIZATION: &str = "Bearer Hook-Passw0rd-of-this-test";
+const CHOSEN_SECRET: &str = "whsec_VGhlIHNlY3JldCBvZiBhbiBlbmRwb2ludCBvZiB0aGlz";
 /// What names people; a program log has none of it.
 const PEOPLE: [&str; 4] = ["@", "reader-of-this-test", "bounced-permerror", "nchen"];
 /// Shorter texts in a stored password hash are parameters, not secrets.
@@ -36,7 +41,7 @@ impl Place {
 #[test]
 fn no_secret_leaves_the_vault() {
     let mut server = Server::start(&[]);
-    live(&server);
+    let shown_once = live(&server);
     let mut places = answers(&server);
     let records = server.events();
     server.stop();
@@ -49,8 +54,9 @@ fn no_secret_leaves_the_vault() {
     for secret in hidden(&ledger, &records) {
         nowhere(&secret, &places);
     }
-    for password in [PASSWORD, NEXT_HOP_PASSWORD, server::PASSWORD, ADMIN_PASSWORD] {
-        nowhere(password.as_bytes(), &places);
+    let passwords = [PASSWORD, NEXT_HOP_PASSWORD, server::PASSWORD, ADMIN_PASSWORD, AUTHORIZATION, CHOSEN_SECRET];
+    for secret in passwords.into_iter().chain(shown_once.iter().map(String::as_str)) {
+        nowhere(secret.as_bytes(), &places);
     }
     for file in ["adminpasswd", "localhost.key"] {
         let (own, others): (Vec<Place>, Vec<Place>) = places.into_iter().partition(|place| place.name.ends_with(file));
@@ -60,9 +66,18 @@ fn no_secret_leaves_the_vault() {
         places = own.into_iter().chain(others).collect();
     }
     // The search itself: what it looks through has what it must have.
-    for name in
-        ["/events/export", "/metrics", "rows of Accounts", "records", "localhost.crt", "test.log", "adminpasswd"]
-    {
+    for name in [
+        "/events/export",
+        "/metrics",
+        "/keys",
+        "/endpoints/mox/hook/calls",
+        "rows of Accounts",
+        "rows of Calls",
+        "records",
+        "localhost.crt",
+        "test.log",
+        "adminpasswd",
+    ] {
         assert!(places.iter().any(|p| p.name.ends_with(name) && !p.bytes.is_empty()), "nothing seen of {name}");
     }
 }
@@ -70,9 +85,10 @@ fn no_secret_leaves_the_vault() {
 #[test]
 fn the_program_log_names_messages_and_requests_but_nobody() {
     let server = Server::start(&[]);
-    live(&server);
+    let shown_once = live(&server);
     let log = std::fs::read_to_string(server.log_path()).expect("the log");
-    for name in PEOPLE.into_iter().chain([PASSWORD, NEXT_HOP_PASSWORD]) {
+    let secrets = [PASSWORD, NEXT_HOP_PASSWORD, AUTHORIZATION, CHOSEN_SECRET];
+    for name in PEOPLE.into_iter().chain(secrets).chain(shown_once.iter().map(String::as_str)) {
         assert!(!log.contains(name), "the log has {name:?}:\n{log}");
     }
     for submitted in server.records("MessageSubmitted") {
@@ -91,14 +107,18 @@ fn nowhere(secret: &[u8], places: &[Place]) {
     }
 }
 
-/// A bit of everything that has to do with secrets or people: logins good and bad, keys, deliveries that end and that fail.
-fn live(server: &Server) {
+/// A bit of everything that has to do with secrets or people: logins good and bad, keys, endpoints, deliveries that end and that
+/// fail. Answers secrets that were shown once.
+fn live(server: &Server) -> Vec<String> {
     server.api("PUT", "/accounts/mox/password", &json!({"password": PASSWORD}));
     let key = json!({"selector": "second", "algorithm": "rsa-sha256"});
     server.api("POST", "/domains/localhost/dkim", &key);
     for wrong in ["wrong", server::PASSWORD] {
         assert_eq!(server::webapi(server.http(), USER, wrong, "Send", &json!({})).status, 401);
     }
+    let mut shown_once = use_key(server);
+    let hook = Receiver::start(Answer::Status(500));
+    shown_once.push(add_endpoint(server, &hook));
     let send = |request: Value| {
         let answer = server::webapi(server.http(), USER, PASSWORD, "Send", &request);
         (answer.status, answer.json()["Submissions"][0]["QueueMsgID"].as_u64())
@@ -120,6 +140,36 @@ fn live(server: &Server) {
         let delivery = delivery(server, deferred);
         delivery["attempts"] == 1 && delivery["state"] != "running"
     });
+    wait_until("an endpoint was called, and what it said is recorded", || {
+        server.items("/endpoints/mox/hook/calls").iter().any(|call| call["last"]["status"] == 500)
+    });
+    assert_eq!(hook.got()[0].header("authorization"), AUTHORIZATION);
+    shown_once
+}
+
+/// A key that is used well and wrongly; answers its token, and what of it is secret.
+fn use_key(server: &Server) -> Vec<String> {
+    let (n, token) = access::add(server, &["--account", "mox", "--scope", "read"]);
+    let secret = token.strip_prefix(&format!("pl_{n}_")).expect("a token names its key").to_owned();
+    let ask = |token: &str, path: &str| bearer(server.http(), token, "GET", path, &Value::Null).status;
+    assert_eq!(ask(&token, "/api/v1/queue"), 200);
+    assert_eq!(ask(&token, "/api/v1/domains"), 403);
+    assert_eq!(ask(&format!("pl_{}_{secret}", n + 1), "/api/v1/queue"), 401);
+    assert_eq!(server::webapi(server.http(), USER, &token, "Send", &json!({})).status, 403);
+    assert_eq!(server::webapi(server.http(), "other@localhost", &token, "Send", &json!({})).status, 401);
+    vec![token, secret]
+}
+
+/// An endpoint that is called, tried out, and cannot be reached; answers the secret that was made for it.
+fn add_endpoint(server: &Server, hook: &Receiver) -> String {
+    let settings = json!({"direction": "outgoing", "url": hook.url("/"), "authorization": AUTHORIZATION});
+    let made = webhooks::add(server, "hook", &settings);
+    server.api("PUT", "/endpoints/mox/hook", &json!({"secrets": [CHOSEN_SECRET]}));
+    server.api("POST", "/endpoints/mox/hook/test", &Value::Null);
+    let nowhere = json!({"direction": "outgoing", "url": "http://10.0.0.1/", "authorization": AUTHORIZATION});
+    webhooks::add(server, "nowhere", &nowhere);
+    server.api("POST", "/endpoints/mox/nowhere/test", &Value::Null);
+    made
 }
 
 fn reaches(server: &Server, id: u64, state: &str) {
@@ -148,14 +198,30 @@ fn answers(server: &Server) -> Vec<Place> {
         "/mailboxes?account=mox",
         "/inbox?account=mox",
         "/inbox?account=mox&mailbox=Sent",
+        "/keys",
+        "/endpoints",
+        "/endpoints/mox/hook",
+        "/endpoints/mox/hook/calls",
+        "/endpoints/mox/nowhere/calls",
     ];
     let mut places: Vec<Place> = paths.map(|path| Place::new(path, server.api("GET", path, &Value::Null).body)).into();
     places.push(Place::new("/metrics", server::get(server.metrics(), "/metrics").body));
     let refused =
         json!({"host": "h", "port": 25, "tls": "none", "credentials": {"username": "u", "password": PASSWORD}});
     places.push(Place::new("a refusal", server.try_api("PUT", "/transports/other", &refused).body));
+    let refused =
+        json!({"direction": "outgoing", "url": "http://127.0.0.1/", "secrets": [format!("{CHOSEN_SECRET}?")]});
+    places.push(Place::new("a refusal", server.try_api("PUT", "/endpoints/mox/other", &refused).body));
     places.push(Place::new("events export", server.cli(&["events", "export"])));
-    for args in [&["transport", "list"][..], &["account", "show", "mox"], &["dkim", "list", "localhost"]] {
+    let lists = [
+        &["transport", "list"][..],
+        &["account", "show", "mox"],
+        &["dkim", "list", "localhost"],
+        &["key", "list"],
+        &["webhook", "list", "mox"],
+        &["webhook", "calls", "mox", "hook"],
+    ];
+    for args in lists {
         places.push(Place::new(args.join(" "), server.cli(args)));
         places.push(Place::new(args.join(" "), server.cli_json(args).to_string()));
     }
@@ -196,7 +262,8 @@ fn hidden(ledger: &Ledger, records: &[Value]) -> Vec<Vec<u8>> {
     let mut names = Vec::new();
     records.iter().for_each(|record| secrets_named(&record["data"], &mut names));
     let values: Vec<_> = names.iter().filter_map(|id| ledger.secret(*id).expect("the vault")).collect();
-    assert!(values.len() >= 4, "the password, two keys and the next hop's password, not only {names:?}");
+    // The password, two DKIM keys, the next hop's password, an API key; of the endpoints two values of Authorization, three secrets.
+    assert!(values.len() >= 10, "not only {names:?}");
     values.iter().flat_map(|value| parts(value)).collect()
 }
 

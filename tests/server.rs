@@ -15,6 +15,9 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at a condition.
 const GLANCE: Duration = Duration::from_millis(20);
 
+/// A directory that has this file is that of a real server.
+const CONFIGURATION: &str = "postledger.toml";
+
 pub const USER: &str = "mox@localhost";
 pub const PASSWORD: &str = "moxmoxmox";
 pub const ADMIN: &str = "admin";
@@ -58,6 +61,15 @@ impl Server {
         self.environment = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     }
 
+    /// From the next start on it is a real server with these settings, on the addresses that localserve had.
+    pub fn set_configuration(&mut self, settings: &str) {
+        let (http, metrics) = (self.http(), self.metrics());
+        let text = format!(
+            "hostname = \"mail.example.org\"\n[[http]]\nlisten = \"{http}\"\n[metrics]\nlisten = \"{metrics}\"\n{settings}\n"
+        );
+        std::fs::write(self.dir().join(CONFIGURATION), text).expect("it is written");
+    }
+
     /// Starts it again on the same directory, and waits until it is up.
     pub fn restart(&mut self) {
         self.spawn();
@@ -68,7 +80,11 @@ impl Server {
     pub fn spawn(&mut self) {
         assert!(self.child.is_none(), "it runs already");
         let log = std::fs::File::options().create(true).append(true).open(self.log_path()).expect("a log file");
-        let mut command = self.command(&["localserve", "--ip", &self.ip.to_string()]);
+        let mut command = if self.dir().join(CONFIGURATION).exists() {
+            self.command(&["serve"])
+        } else {
+            self.command(&["localserve", "--ip", &self.ip.to_string()])
+        };
         command
             .args(&self.args)
             .envs(self.environment.iter().cloned())

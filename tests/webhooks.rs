@@ -1,14 +1,21 @@
 //! What happens to mail is told to endpoints: signed, in order, at least once whatever breaks, and only where calls may go.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use rustls::ServerConfig;
 use serde_json::{Value, json};
 use standardwebhooks::Webhook;
 
 use crate::server::{Server, wait_until};
+use crate::tls::accept;
+
+/// Between two octets that drip.
+const DRIP: Duration = Duration::from_millis(20);
 
 /// What a receiver does with a request.
 #[derive(Clone, Copy, Debug)]
@@ -17,12 +24,22 @@ pub enum Answer {
     Redirect,
     /// It takes the request and says nothing, as long as the test runs.
     Hang,
+    /// The status is 429; this is the value of `Retry-After`.
+    Later(&'static str),
+    /// It begins well, and then one octet follows the other as long as somebody listens.
+    Drip {
+        head: &'static str,
+    },
+    /// It begins well, and then comes as much as somebody takes in.
+    Endless {
+        head: &'static str,
+    },
 }
 
 /// A request as it came in.
 #[derive(Clone, Debug)]
 pub struct Got {
-    path: String,
+    pub path: String,
     headers: BTreeMap<String, String>,
     pub body: Vec<u8>,
 }
@@ -40,28 +57,44 @@ impl Got {
 /// A program that is called.
 #[derive(Clone)]
 pub struct Receiver {
-    addr: SocketAddr,
+    pub addr: SocketAddr,
+    tls: Option<Arc<ServerConfig>>,
     got: Arc<Mutex<Vec<Got>>>,
     answer: Arc<Mutex<Answer>>,
+    /// Connections that the caller has closed while it was answered.
+    cut: Arc<AtomicUsize>,
 }
 
 impl Receiver {
     pub fn start(answer: Answer) -> Receiver {
+        Receiver::listen(answer, None)
+    }
+
+    pub fn start_tls(answer: Answer, tls: Arc<ServerConfig>) -> Receiver {
+        Receiver::listen(answer, Some(tls))
+    }
+
+    fn listen(answer: Answer, tls: Option<Arc<ServerConfig>>) -> Receiver {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let addr = listener.local_addr().expect("its address");
-        let receiver = Receiver { addr, got: Arc::default(), answer: Arc::new(Mutex::new(answer)) };
+        let (got, answer, cut) = (Arc::default(), Arc::new(Mutex::new(answer)), Arc::default());
+        let receiver = Receiver { addr, tls, got, answer, cut };
         let serving = receiver.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let serving = serving.clone();
-                std::thread::spawn(move || serving.serve(stream));
+                std::thread::spawn(move || match &serving.tls {
+                    Some(tls) => serving.serve(accept(tls, stream)),
+                    None => serving.serve(stream),
+                });
             }
         });
         receiver
     }
 
     pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.addr)
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}{path}", self.addr)
     }
 
     pub fn set(&self, answer: Answer) {
@@ -72,34 +105,54 @@ impl Receiver {
         self.got.lock().expect("no test failed").clone()
     }
 
+    pub fn cut(&self) -> usize {
+        self.cut.load(Ordering::Relaxed)
+    }
+
     /// One request after the other on the same connection.
-    fn serve(&self, stream: TcpStream) {
-        let mut reader = BufReader::new(stream.try_clone().expect("a handle"));
-        let mut writer = stream;
+    fn serve(&self, stream: impl Read + Write) {
+        let mut reader = BufReader::new(stream);
         while let Some(got) = read_request(&mut reader) {
             let answer = *self.answer.lock().expect("no test failed");
             self.got.lock().expect("no test failed").push(got);
-            let written = match answer {
-                Answer::Status(status) => {
-                    writer.write_all(format!("HTTP/1.1 {status} x\r\nContent-Length: 5\r\n\r\nhello").as_bytes())
-                }
-                Answer::Redirect => {
-                    let to = self.url("/elsewhere");
-                    let head = format!("HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\n\r\n");
-                    writer.write_all(head.as_bytes())
-                }
-                Answer::Hang => loop {
-                    std::thread::park();
-                },
-            };
-            if written.is_err() {
+            if self.write(reader.get_mut(), answer).is_err() {
+                self.cut.fetch_add(1, Ordering::Relaxed);
                 return;
             }
         }
     }
+
+    fn write(&self, to: &mut impl Write, answer: Answer) -> std::io::Result<()> {
+        let text = match answer {
+            Answer::Status(status) => format!("HTTP/1.1 {status} x\r\nContent-Length: 5\r\n\r\nhello"),
+            Answer::Redirect => {
+                let to = self.url("/elsewhere");
+                format!("HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\n\r\n")
+            }
+            Answer::Later(when) => format!("HTTP/1.1 429 x\r\nRetry-After: {when}\r\nContent-Length: 0\r\n\r\n"),
+            Answer::Hang => loop {
+                std::thread::park();
+            },
+            Answer::Drip { head } => {
+                to.write_all(head.as_bytes())?;
+                loop {
+                    to.write_all(b"x")?;
+                    std::thread::sleep(DRIP);
+                }
+            }
+            Answer::Endless { head } => {
+                to.write_all(head.as_bytes())?;
+                loop {
+                    to.write_all(&[b'x'; 4096])?;
+                }
+            }
+        };
+        to.write_all(text.as_bytes())
+    }
 }
 
-fn read_request(reader: &mut impl BufRead) -> Option<Got> {
+/// `None`: there is no other one.
+pub fn read_request(reader: &mut impl BufRead) -> Option<Got> {
     let mut line = String::new();
     reader.read_line(&mut line).ok().filter(|n| *n > 0)?;
     let path = line.split(' ').nth(1)?.to_owned();
@@ -121,6 +174,12 @@ fn read_request(reader: &mut impl BufRead) -> Option<Got> {
 pub fn add(server: &Server, name: &str, settings: &Value) -> String {
     let saved = server.api("PUT", &format!("/endpoints/mox/{name}"), settings).json();
     saved["secret"].as_str().expect("a new endpoint gets a secret").to_owned()
+}
+
+/// Whether it is signed with this secret, by the clock of now.
+pub fn is_signed(secret: &str, got: &Got) -> bool {
+    let webhook = Webhook::new(secret).expect("a secret in the form of the specification");
+    webhook.verify(&got.body, &http_headers(got)).is_ok()
 }
 
 pub fn verify(secret: &str, got: &Got) {

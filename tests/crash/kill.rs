@@ -54,7 +54,8 @@ pub fn await_moment(load: &Load, sink: &Sink, dice: &mut Dice) {
     }
 }
 
-fn lock_holder(server: &Server) -> String {
+/// The process that has the ledger.
+pub fn lock_holder(server: &Server) -> String {
     std::fs::read_to_string(server.dir().join("lock")).unwrap_or_default().trim().to_owned()
 }
 

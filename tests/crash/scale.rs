@@ -24,6 +24,11 @@ impl Scale {
         self.rounds(12)
     }
 
+    /// While receivers of webhooks fail.
+    pub fn kills_amid_calls(self) -> u64 {
+        self.rounds(6)
+    }
+
     pub fn power_cuts(self) -> u64 {
         self.rounds(4)
     }
