@@ -74,7 +74,8 @@ fn members<'a>(fields: impl Iterator<Item = &'a Field>, says: &SerdeSays) -> Res
 fn member(field: &Field, container: &SerdeSays) -> Result<TokenStream, Error> {
     let says = SerdeSays::of(&field.attrs)?;
     let ident = field.ident.as_ref().expect("named fields have names").to_string();
-    let (name, doc, kind) = (says.rename.unwrap_or_else(|| container.spelling.field(&ident)), doc(&field.attrs), &field.ty);
+    let (name, doc, kind) =
+        (says.rename.unwrap_or_else(|| container.spelling.field(&ident)), doc(&field.attrs), &field.ty);
     let may_be_missing = if container.deny_unknown_fields {
         container.default || says.default || is_option(kind)
     } else {
@@ -101,7 +102,9 @@ fn choice(data: &DataEnum, says: &SerdeSays) -> Result<TokenStream, Error> {
                 quote!(schemas.of::<#kind>())
             }
             Fields::Named(fields) => members(fields.named.iter(), &SerdeSays::default())?,
-            Fields::Unnamed(_) => return Err(Error::new_spanned(variant, "a variant with several values has no schema")),
+            Fields::Unnamed(_) => {
+                return Err(Error::new_spanned(variant, "a variant with several values has no schema"));
+            }
         };
         objects.push(quote!((#word, #doc, #schema)));
     }

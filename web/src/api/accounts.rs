@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
 use axum::response::NoContent;
-use axum::Json;
 use postledger_events::address::Address;
 use postledger_events::command::{AccountChange, ConfigureAccount, RemoveAccount};
 use postledger_events::fact::account::{Destination, Fold, RetrySchedule};
@@ -103,9 +103,11 @@ pub struct Password {
 
 /// What any caller may ask; an account's login sees itself.
 pub fn routes<P: Port>() -> Table<P> {
-    Table::of(TAG, ABOUT)
-        .get("/accounts", "List accounts", list::<P>)
-        .get("/accounts/{account}", "Show an account", show::<P>)
+    Table::of(TAG, ABOUT).get("/accounts", "List accounts", list::<P>).get(
+        "/accounts/{account}",
+        "Show an account",
+        show::<P>,
+    )
 }
 
 pub fn operator_routes<P: Port>() -> Table<P> {

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
 use axum::response::NoContent;
-use axum::Json;
 use postledger_events::Command;
 use postledger_events::command::{AddAddress, RemoveAddress};
 use postledger_events::fact::account::Destination;
@@ -47,9 +47,11 @@ pub fn routes<P: Port>() -> Table<P> {
 }
 
 pub fn operator_routes<P: Port>() -> Table<P> {
-    Table::of(TAG, ABOUT)
-        .post("/addresses", "Give an address to an account", add::<P>)
-        .delete("/addresses/{address}", "Take an address from its account", remove::<P>)
+    Table::of(TAG, ABOUT).post("/addresses", "Give an address to an account", add::<P>).delete(
+        "/addresses/{address}",
+        "Take an address from its account",
+        remove::<P>,
+    )
 }
 
 async fn list<P: Port>(

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
 use axum::Json;
+use axum::extract::State;
 use postledger_events::Command;
 use postledger_events::command::CallsCommand;
 use postledger_events::fact::call::{CallAbout, CallRef};
@@ -51,7 +51,10 @@ pub struct Call {
 /// What to do, and with which calls.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Describe)]
 #[serde(deny_unknown_fields)]
-#[describe(name = "CallsAct", example = r#"{"action": "retry", "filter": {"account": "mox", "endpoint": "shop", "phases": ["failed"]}}"#)]
+#[describe(
+    name = "CallsAct",
+    example = r#"{"action": "retry", "filter": {"account": "mox", "endpoint": "shop", "phases": ["failed"]}}"#
+)]
 pub struct Act {
     pub action: CallAction,
     #[serde(default)]

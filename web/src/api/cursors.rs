@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
 use axum::response::NoContent;
-use axum::Json;
 use postledger_events::command::{RemoveCursor, SetCursor};
 use postledger_events::id::{AccountName, CursorName, Seq};
 use postledger_events::refusal::Thing;

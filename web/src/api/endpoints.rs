@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
 use axum::Json;
+use axum::extract::State;
 use postledger_events::Command;
 use postledger_events::command::{EndpointChange, RemoveEndpoint};
 use postledger_events::fact::account::RetrySchedule;
@@ -19,8 +19,8 @@ use super::extract::{Body, Path, Query, read};
 use super::jobs::Started;
 use super::page::{Page, Paging};
 use super::problem::Problem;
-use crate::port::{NewEndpoint, TestCall};
 use crate::openapi::{Describe, Table};
+use crate::port::{NewEndpoint, TestCall};
 use crate::{Port, Site};
 
 /// An endpoint, without its secrets, and how it does.
@@ -71,7 +71,10 @@ pub enum Standing {
 /// `url`, and gets a secret.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, Describe)]
 #[serde(deny_unknown_fields, default)]
-#[describe(name = "EndpointSettings", example = r#"{"direction": "outgoing", "url": "https://shop.example/hooks", "events": ["delivered", "failed"]}"#)]
+#[describe(
+    name = "EndpointSettings",
+    example = r#"{"direction": "outgoing", "url": "https://shop.example/hooks", "events": ["delivered", "failed"]}"#
+)]
 pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub direction: Option<Direction>,

@@ -4,9 +4,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
-use axum::Json;
 use bytes::Bytes;
 use futures_util::stream;
 use postledger_events::Record;
@@ -25,8 +25,8 @@ use super::extract::{LastEventId, Query, read};
 use super::page::limit;
 use super::problem::Problem;
 use super::tail::{Entry, Follower, Next, Tail};
-use crate::port::View;
 use crate::openapi::{Describe, Table};
+use crate::port::View;
 use crate::{Port, Site};
 
 /// Records that one request, or one piece of an export, looks at.
@@ -99,7 +99,8 @@ impl Listing {
 }
 
 pub const TAG: &str = "Events";
-pub const ABOUT: &str = "The records of the log, as they stand in it. An account's login gets those that are wholly its own.";
+pub const ABOUT: &str =
+    "The records of the log, as they stand in it. An account's login gets those that are wholly its own.";
 
 pub fn routes<P: Port>() -> Table<P> {
     Table::of(TAG, ABOUT)

@@ -19,8 +19,8 @@ use super::events_filter::Filter;
 use super::extract::{LastEventId, Query, read};
 use super::problem::Problem;
 use super::tail::{Follower, Tail};
-use crate::port::View;
 use crate::openapi::{Answer, Content, Operation, Output, Schema, Schemas, Table};
+use crate::port::View;
 use crate::{Port, Site};
 
 /// From one sign of life to the next.

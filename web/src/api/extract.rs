@@ -56,8 +56,7 @@ impl<S: Sync> FromRequestParts<S> for LastEventId {
         let id = parts.headers.get(LAST_EVENT_ID).filter(|id| !id.is_empty());
         let Some(id) = id else { return Ok(LastEventId(None)) };
         let seq = id.to_str().ok().and_then(|id| id.parse().ok());
-        seq.map(|seq| LastEventId(Some(seq)))
-            .ok_or_else(|| Problem::invalid("Last-Event-ID is the number of a record"))
+        seq.map(|seq| LastEventId(Some(seq))).ok_or_else(|| Problem::invalid("Last-Event-ID is the number of a record"))
     }
 }
 

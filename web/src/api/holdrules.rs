@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
 use axum::response::NoContent;
-use axum::Json;
 use postledger_events::address::Domain;
 use postledger_events::command::{AddHoldRule, RemoveHoldRule};
 use postledger_events::fact::job::HoldMatch;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
 use axum::Json;
+use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, NoContent, Response};
 use bytes::Bytes;
@@ -22,8 +22,8 @@ use super::caller::Caller;
 use super::extract::{Path, Query, read};
 use super::page::{Page, limit};
 use super::problem::Problem;
-use crate::port::View;
 use crate::openapi::{Answer, Content, Describe, Operation, Output, Schema, Schemas, Table};
+use crate::port::View;
 use crate::{Port, Site};
 
 /// What an account stores.

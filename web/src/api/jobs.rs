@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::Json;
 use postledger_events::fact::job::Work;
 use postledger_events::id::JobId;
 use postledger_events::refusal::Thing;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
 use axum::Json;
+use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, NoContent, Response};
 use postledger_events::command::RevokeKey;
@@ -20,8 +20,8 @@ use super::caller::Caller;
 use super::extract::{Body, Path, Query, read};
 use super::page::{Page, bad_cursor, limit};
 use super::problem::Problem;
-use crate::port::NewKey;
 use crate::openapi::{Describe, Operation, Output, Schemas, Table};
+use crate::port::NewKey;
 use crate::{Port, Site};
 
 /// A key, without what makes it one.
@@ -64,7 +64,7 @@ pub struct New {
 
 /// What was given out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Describe)]
-#[describe(name = "GivenKey")]
+#[describe(name = "GivenKey", example = r#"{"key": 7, "token": "pl_7_…"}"#)]
 pub struct Given {
     pub key: KeyId,
     /// Shown now and never again.

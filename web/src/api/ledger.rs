@@ -16,8 +16,8 @@ use super::answer::Lines;
 use super::caller::Caller;
 use super::extract::{Query, read};
 use super::problem::Problem;
-use crate::port::{ExportError, View};
 use crate::openapi::{Answer, Content, Describe, Operation, Output, Schema, Schemas, Table};
+use crate::port::{ExportError, View};
 use crate::{Port, Site};
 
 #[derive(Deserialize, Describe)]
@@ -39,7 +39,10 @@ pub fn operator_routes<P: Port>() -> Table<P> {
 }
 
 /// All of one moment. A fault is told in the last line, since the answer has begun by then.
-async fn export<P: Port>(State(site): State<Arc<Site<P>>>, Query(begin): Query<Begin>) -> Result<Lines<serde_json::Value>, Problem> {
+async fn export<P: Port>(
+    State(site): State<Arc<Site<P>>>,
+    Query(begin): Query<Begin>,
+) -> Result<Lines<serde_json::Value>, Problem> {
     let pieces = read(&site, move |view| Ok(view.export(begin.after, begin.hash)?)).await?;
     // One piece at a time: what the client does not take is not read, and no thread waits for it.
     let pieces = stream::try_unfold(pieces, |mut pieces| async move {

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
 use axum::Json;
+use axum::extract::State;
 use postledger_events::id::Seq;
 use postledger_projections::PROJECTIONS;
 use postledger_projections::tally::{Tally, tally};
@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::extract::read;
 use super::problem::Problem;
-use crate::port::Verified;
 use crate::openapi::{Describe, Table};
+use crate::port::Verified;
 use crate::{Port, Site};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Describe)]

@@ -162,10 +162,13 @@ impl Output for Problem {
         };
         let conflict = Problem::conflict("it exists already");
         let refused = answer("4XX", "The request cannot be done; `code` tells why.", conflict)
+            .named("Refused")
             .with_header("Retry-After", "With 429: seconds to wait.")
             .with_header("WWW-Authenticate", "With 401.");
-        let failed = answer("5XX", "Nothing can be done now, or a fault of the program.", unavailable("too busy; try again"))
-            .with_header("Retry-After", "With 503: seconds to wait.");
+        let failed =
+            answer("5XX", "Nothing can be done now, or a fault of the program.", unavailable("too busy; try again"))
+                .named("Failed")
+                .with_header("Retry-After", "With 503: seconds to wait.");
         operation.answers.extend([refused, failed]);
     }
 }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
 use axum::Json;
+use axum::extract::State;
 use postledger_events::Refusal;
 use postledger_events::address::{Address, Domain};
 use postledger_events::fact::attempt::Failure;
@@ -78,11 +78,16 @@ struct Listing {
     message: Option<MessageUuid>,
     /// Whose. An account's login has only its own.
     account: Option<AccountName>,
+    /// A part of the reverse-path or of the address in From.
     from: Option<String>,
+    /// A part of the recipient's address.
     to: Option<String>,
+    /// The recipient's.
     domain: Option<Domain>,
+    /// The reverse-path's.
     sender_domain: Option<Domain>,
     held: Option<bool>,
+    /// On hold since the ledger was restored, in doubt whether they were sent.
     restored: Option<bool>,
     submitted_before: Option<Timestamp>,
     submitted_after: Option<Timestamp>,

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
 use axum::response::NoContent;
-use axum::Json;
 use postledger_events::Command;
 use postledger_events::address::Address;
 use postledger_events::command::{LiftSuppression, Suppress};
@@ -42,7 +42,10 @@ pub struct Suppression {
 /// An address to suppress.
 #[derive(Clone, Debug, Serialize, Deserialize, Describe)]
 #[serde(deny_unknown_fields)]
-#[describe(name = "NewSuppression", example = r#"{"account": "mox", "address": "you@example.org", "reason": "asked to get no more mail"}"#)]
+#[describe(
+    name = "NewSuppression",
+    example = r#"{"account": "mox", "address": "you@example.org", "reason": "asked to get no more mail"}"#
+)]
 pub struct New {
     /// May be left out by an account's login.
     pub account: Option<AccountName>,

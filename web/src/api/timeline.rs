@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
 use axum::Json;
+use axum::extract::State;
 use postledger_events::id::{DeliveryId, MessageUuid, Seq};
 use postledger_events::refusal::Thing;
 use postledger_events::{Record, Refusal};
@@ -16,8 +16,8 @@ use super::caller::Caller;
 use super::extract::{Path, Query, read};
 use super::page::limit;
 use super::problem::Problem;
-use crate::port::View;
 use crate::openapi::{Describe, Table};
+use crate::port::View;
 use crate::{Port, Site};
 
 /// The projection that timelines are read from.

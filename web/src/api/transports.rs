@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
 use axum::response::NoContent;
-use axum::Json;
 use postledger_events::Command;
 use postledger_events::command::RemoveTransport;
 use postledger_events::fact::account::TransportTls;
@@ -16,8 +16,8 @@ use super::caller::Caller;
 use super::extract::{Body, Path, Query, read};
 use super::page::{Page, Paging};
 use super::problem::Problem;
-use crate::port::NewTransport;
 use crate::openapi::{Describe, Table};
+use crate::port::NewTransport;
 use crate::{Port, Site};
 
 const CONNECTIONS_DEFAULT: u32 = 10;
@@ -37,7 +37,10 @@ pub struct Transport {
 /// The whole of a next hop: what is not there is not kept from before, the password neither.
 #[derive(Serialize, Deserialize, Describe)]
 #[serde(deny_unknown_fields)]
-#[describe(name = "TransportSettings", example = r#"{"host": "smtp.example.net", "port": 587, "tls": "starttls", "credentials": {"username": "us", "password": "secret"}}"#)]
+#[describe(
+    name = "TransportSettings",
+    example = r#"{"host": "smtp.example.net", "port": 587, "tls": "starttls", "credentials": {"username": "us", "password": "secret"}}"#
+)]
 pub struct Settings {
     pub host: String,
     pub port: u16,

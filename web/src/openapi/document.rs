@@ -33,6 +33,8 @@ pub struct Document {
     pub schemas: Schemas,
     tags: Vec<Tag>,
     paths: Map<String, Value>,
+    /// Answers that many operations have.
+    answers: Map<String, Value>,
 }
 
 /// A method of an address, described.
@@ -75,7 +77,7 @@ impl Document {
         if !self.tags.contains(&tag) {
             self.tags.push(tag);
         }
-        let mut json = operation.into_json(&path, &self.schemas);
+        let mut json = operation.into_json(&path, &self.schemas, &mut self.answers);
         json["tags"] = json!([tag.name]);
         json["operationId"] = Value::from(id);
         json["summary"] = Value::from(summary);
@@ -105,6 +107,7 @@ impl Document {
             "paths": self.paths,
             "components": {
                 "schemas": self.schemas.into_json(),
+                "responses": self.answers,
                 "securitySchemes": {
                     "basic": {
                         "type": "http",

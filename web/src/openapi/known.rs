@@ -267,7 +267,11 @@ impl Describe for RawValue {
             member("v", "The version of the kind's form.", schemas.of::<u32>()),
             member("prev", "Of the line before.", schemas.of::<Sha256>()),
             member("data", "What may stay for ever.", data),
-            member("personal", "What names or quotes people, under whom it is about; `null` if it was forgotten.", personal),
+            member(
+                "personal",
+                "What names or quotes people, under whom it is about; `null` if it was forgotten.",
+                personal,
+            ),
         ];
         Schema::object(false, members).with_description("A fact, as it stands in the log.")
     }

@@ -47,6 +47,8 @@ pub struct Content {
 /// What comes back.
 #[derive(Debug)]
 pub struct Answer {
+    /// Under which the document keeps it once for all operations that have it.
+    pub name: Option<&'static str>,
     /// A status code, or a class of them such as `4XX`.
     pub status: &'static str,
     pub doc: &'static str,
@@ -77,7 +79,11 @@ impl Content {
 
 impl Answer {
     pub fn new(status: &'static str, doc: &'static str) -> Answer {
-        Answer { status, doc, content: Vec::new(), headers: Vec::new() }
+        Answer { name: None, status, doc, content: Vec::new(), headers: Vec::new() }
+    }
+
+    pub fn named(self, name: &'static str) -> Answer {
+        Answer { name: Some(name), ..self }
     }
 
     pub fn with(mut self, content: Content) -> Answer {
@@ -90,25 +96,26 @@ impl Answer {
         self
     }
 
-    pub fn into_json(self, schemas: &Schemas) -> (String, Value) {
+    fn into_json(self, schemas: &Schemas) -> Value {
         let mut answer = json!({"description": self.doc});
         if !self.content.is_empty() {
             answer["content"] = contents(self.content, schemas);
         }
-        let headers = self.headers.into_iter().map(|(name, doc)| {
-            (name.to_owned(), json!({"description": doc, "schema": {"type": "string"}}))
-        });
+        let headers = self
+            .headers
+            .into_iter()
+            .map(|(name, doc)| (name.to_owned(), json!({"description": doc, "schema": {"type": "string"}})));
         let headers: Map<String, Value> = headers.collect();
         if !headers.is_empty() {
             answer["headers"] = Value::Object(headers);
         }
-        (self.status.to_owned(), answer)
+        answer
     }
 }
 
 impl Operation {
-    /// For this path, whose variable parts are in braces.
-    pub fn into_json(self, path: &str, schemas: &Schemas) -> Value {
+    /// For this path, whose variable parts are in braces. Answers that have a name go to the others of that kind.
+    pub fn into_json(self, path: &str, schemas: &Schemas, named: &mut Map<String, Value>) -> Value {
         let mut names = path.split(['{', '}']).skip(1).step_by(2);
         let parameters = self.parameters.into_iter().map(|parameter| parameter.into_json(&mut names));
         let parameters: Vec<Value> = parameters.collect();
@@ -120,8 +127,17 @@ impl Operation {
         if !self.body.is_empty() {
             operation["requestBody"] = json!({"required": true, "content": contents(self.body, schemas)});
         }
-        let answers = self.answers.into_iter().map(|answer| answer.into_json(schemas));
-        operation["responses"] = Value::Object(answers.collect());
+        for answer in self.answers {
+            let (status, name) = (answer.status, answer.name);
+            let json = answer.into_json(schemas);
+            operation["responses"][status] = match name {
+                None => json,
+                Some(name) => {
+                    named.insert(name.to_owned(), json);
+                    json!({"$ref": format!("#/components/responses/{name}")})
+                }
+            };
+        }
         operation
     }
 }

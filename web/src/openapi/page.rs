@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value};
 
 const NAMED: &str = "#/components/schemas/";
+const ANSWERS: &str = "#/components/responses/";
 
 /// The page of an OpenAPI document of ours.
 pub fn page(document: &Value) -> String {
@@ -23,7 +24,13 @@ pub fn page(document: &Value) -> String {
     tags.iter().for_each(|tag| contents(&mut out, document, tag));
     out.push_str("</nav>\n<main>\n");
     tags.iter().for_each(|tag| subject(&mut out, document, tag));
-    out.push_str("<h2 id=\"schemas\">Schemas</h2>\n");
+    out.push_str("<h2>Answers of many operations</h2>\n");
+    for (name, answer) in members(&document["components"]["responses"]) {
+        put(&mut out, format_args!("<section id=\"answer-{name}\">\n<h3>{name}</h3>\n", name = escape(name)));
+        answered(&mut out, "", answer);
+        out.push_str("</section>\n");
+    }
+    out.push_str("<h2>Schemas</h2>\n");
     members(&document["components"]["schemas"]).for_each(|(name, schema)| named_schema(&mut out, name, schema));
     out.push_str("</main>\n</body>\n</html>\n");
     out
@@ -78,15 +85,21 @@ fn operation(out: &mut String, path: &str, method: &str, operation: &Value) {
         forms(out, content);
     }
     out.push_str("<h4>Answers</h4>\n");
-    for (status, answer) in members(&operation["responses"]) {
-        put(out, format_args!("<p><b>{status}</b> {}</p>\n", inline(text(&answer["description"]))));
-        for (name, header) in members(&answer["headers"]) {
-            let doc = inline(text(&header["description"]));
-            put(out, format_args!("<p class=\"form\">Header <code>{}</code>: {doc}</p>\n", escape(name)));
-        }
-        forms(out, answer);
-    }
+    members(&operation["responses"]).for_each(|(status, answer)| answered(out, status, answer));
     out.push_str("</section>\n");
+}
+
+fn answered(out: &mut String, status: &str, answer: &Value) {
+    if let Some(name) = answer["$ref"].as_str().and_then(|path| path.strip_prefix(ANSWERS)) {
+        let name = escape(name);
+        return put(out, format_args!("<p><b>{status}</b> <a href=\"#answer-{name}\">{name}</a></p>\n"));
+    }
+    put(out, format_args!("<p><b>{status}</b> {}</p>\n", inline(text(&answer["description"]))));
+    for (name, header) in members(&answer["headers"]) {
+        let doc = inline(text(&header["description"]));
+        put(out, format_args!("<p class=\"form\">Header <code>{}</code>: {doc}</p>\n", escape(name)));
+    }
+    forms(out, answer);
 }
 
 /// Whom the operation is open to.
@@ -127,7 +140,10 @@ fn forms(out: &mut String, of: &Value) {
 fn named_schema(out: &mut String, name: &str, schema: &Value) {
     let name = escape(name);
     let doc = paragraphs(text(&schema["description"]));
-    put(out, format_args!("<section id=\"schema-{name}\">\n<h3>{name}</h3>\n<p class=\"line\">{}</p>\n{doc}", kind(schema)));
+    put(
+        out,
+        format_args!("<section id=\"schema-{name}\">\n<h3>{name}</h3>\n<p class=\"line\">{}</p>\n{doc}", kind(schema)),
+    );
     properties(out, schema);
     out.push_str("</section>\n");
 }
@@ -178,9 +194,8 @@ fn plain_kind(name: &str, schema: &Value) -> String {
         }
         // A choice that carries a value: the word and what comes with it.
         "object" if schema["additionalProperties"] == false && list(&schema["required"]).len() == 1 => {
-            let only = members(&schema["properties"]).map(|(key, value)| {
-                format!("object with <code>{}</code>: {}", escape(key), kind(value))
-            });
+            let only = members(&schema["properties"])
+                .map(|(key, value)| format!("object with <code>{}</code>: {}", escape(key), kind(value)));
             only.take(1).collect()
         }
         other => escape(other),

@@ -390,10 +390,10 @@ mod tests {
             "required": ["must"],
             "additionalProperties": false,
         }));
-        check::<Word>(json!({"type": "string", "enum": ["one-two", "three"], "description": "- `one-two`: The first."}));
-        let member = |name: &str, schema: Value| {
-            json!({"type": "object", "properties": {name: schema}, "required": [name], "additionalProperties": false})
-        };
+        check::<Word>(
+            json!({"type": "string", "enum": ["one-two", "three"], "description": "- `one-two`: The first."}),
+        );
+        let member = |name: &str, schema: Value| json!({"type": "object", "properties": {name: schema}, "required": [name], "additionalProperties": false});
         let from = json!({"type": "integer", "minimum": 0});
         let range = json!({"type": "object", "properties": {"from": from}, "required": ["from"]});
         check::<Mixed>(json!({"oneOf": [

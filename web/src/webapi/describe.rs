@@ -7,9 +7,7 @@ use serde_json::{Value, json};
 use super::pages::{self, Example};
 use super::{Method, send, suppression_add, suppression_list, suppression_present, suppression_remove};
 use crate::Mount;
-use crate::openapi::{
-    Answer, Content, Described, Document, Operation, Parameter, Place, Schema, Schemas, Tag,
-};
+use crate::openapi::{Answer, Content, Described, Document, Operation, Parameter, Place, Schema, Schemas, Tag};
 use crate::status::ErrorBody;
 
 const TAG: Tag = Tag {
@@ -126,7 +124,8 @@ fn errors(method: Method, schemas: &mut Schemas) -> Vec<Answer> {
         text("403", "The key lacks the scope, or another site caused the request."),
         text("429", "Too many failed logins.").with_header("Retry-After", retry),
         text("500", "The proxy in front does not say who the client is."),
-        object("503", "Nothing can be accepted now.", "server", "too busy; try again").with_header("Retry-After", retry),
+        object("503", "Nothing can be accepted now.", "server", "too busy; try again")
+            .with_header("Retry-After", retry),
     ];
     if !parameters(method).is_empty() {
         all.extend([
