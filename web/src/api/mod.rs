@@ -65,7 +65,8 @@ pub fn router<P: Port>(site: Arc<Site<P>>) -> Router {
     let (routes, mut entries) = routes::<P>().merge(operator_routes::<P>().for_operators()).into_parts();
     let (open, open_entries) = openapi::routes::<P>().into_parts();
     entries.extend(open_entries);
-    let documents = Documents::new(&openapi::document(&entries, &site.config.webapi));
+    let mount = site.config.webapi.clone();
+    let documents = Documents::new(move || openapi::document(&entries, &mount));
     let api = routes
         .route_layer(from_fn_with_state(Arc::clone(&site), authenticate::<P>))
         .merge(open.route_layer(Extension(Arc::new(documents))))

@@ -1,6 +1,7 @@
-//! The document and the page of it, as they are served: made once, and to everybody, since they hold no data.
+//! The document and the page of it, as they are served: made when somebody asks for the first time, and for everybody, since they
+//! hold no data.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use axum::Extension;
 use axum::http::header;
@@ -15,15 +16,23 @@ use super::table::Table;
 use crate::Port;
 
 /// What is served.
-pub struct Documents {
+pub struct Documents(LazyLock<Made, Box<dyn FnOnce() -> Made + Send>>);
+
+struct Made {
     json: Bytes,
     html: Bytes,
 }
 
 impl Documents {
-    pub fn new(document: &Value) -> Documents {
+    pub fn new(document: impl FnOnce() -> Value + Send + 'static) -> Documents {
+        Documents(LazyLock::new(Box::new(|| Made::of(&document()))))
+    }
+}
+
+impl Made {
+    fn of(document: &Value) -> Made {
         let json = serde_json::to_vec(document).expect("a document has string keys only");
-        Documents { json: json.into(), html: page(document).into() }
+        Made { json: json.into(), html: page(document).into() }
     }
 }
 
@@ -35,11 +44,11 @@ pub fn routes<P: Port>() -> Table<P> {
 }
 
 async fn json(Extension(documents): Extension<Arc<Documents>>) -> Json {
-    Json(documents.json.clone())
+    Json(documents.0.json.clone())
 }
 
 async fn html(Extension(documents): Extension<Arc<Documents>>) -> Html {
-    Html(documents.html.clone())
+    Html(documents.0.html.clone())
 }
 
 /// An OpenAPI document.
