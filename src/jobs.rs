@@ -9,6 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::ledger::Ledger;
 
+/// The shortest time between two looks for jobs, however many records are written meanwhile.
+const LOOK_PAUSE: Duration = Duration::from_millis(10);
 /// How long to wait before a job that waits for running attempts is looked at again.
 const PAUSE: Duration = Duration::from_millis(250);
 
@@ -22,9 +24,7 @@ pub async fn run(ledger: Ledger, stop: CancellationToken) {
             changed = log.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(PAUSE), if waits => {}
         }
-        if waits {
-            tokio::time::sleep(PAUSE).await;
-        }
+        tokio::time::sleep(if waits { PAUSE } else { LOOK_PAUSE }).await;
     }
 }
 

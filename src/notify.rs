@@ -21,6 +21,8 @@ use crate::program::Program;
 
 /// Notices made in one round.
 const ROUND: usize = 100;
+/// The shortest time between two looks for failures, however many records are written meanwhile.
+const LOOK_PAUSE: Duration = Duration::from_millis(20);
 /// How long to wait after something went wrong.
 const PAUSE: Duration = Duration::from_secs(5);
 
@@ -41,6 +43,7 @@ pub async fn run(program: Arc<Program>, hostname: String, stop: CancellationToke
             changed = log.changed(), if pause.is_none() => if changed.is_err() { return },
             () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
         }
+        tokio::time::sleep(LOOK_PAUSE).await;
     }
 }
 

@@ -24,8 +24,8 @@ use postledger_projections::{Error, Order, Rows, Table, accounts};
 use postledger_web::api::tail::Tail;
 use postledger_web::api::verify::{Line, Wish};
 use postledger_web::port::{
-    ExecuteError, ExportError, Holder, Login, LoginError, NewEndpoint, NewKey, NewTransport, Pieces, Port, SendError,
-    SendRequest, Status, TestCall, Unavailable, Verified, View,
+    ExecuteError, ExportError, Holder, Login, LoginError, NewEndpoint, NewKey, NewTransport, Pieces, Port, Redelivery,
+    SendError, SendRequest, Status, TestCall, Unavailable, Verified, View,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -36,9 +36,9 @@ use crate::credentials::password::{Hashed, PASSWORD_CHARS_MIN, Prepared};
 use crate::credentials::{Credentials, token};
 use crate::decide::{self, pseudonym};
 use crate::ledger::pace::Pace;
-use crate::ledger::{self, Intent, Ledger, Snapshot, SubmitError};
+use crate::ledger::{self, Intent, Ledger, Snapshot};
 use crate::mail::dkim::{Algorithm, SigningKey};
-use crate::submit::Submitter;
+use crate::submit::{Submitter, execute_error};
 use crate::webhook::target::Target;
 use crate::webhook::{Caller, TestError, sign};
 
@@ -81,6 +81,10 @@ impl Port for Program {
 
     async fn send(&self, request: SendRequest) -> Result<Submitted, SendError> {
         self.submitter.send(request).await
+    }
+
+    async fn redeliver(&self, wish: Redelivery) -> Result<Submitted, ExecuteError> {
+        self.submitter.redeliver(wish).await
     }
 
     fn preflight(&self, account: &AccountName, from: &Address, recipients: &[Address]) -> Result<(), Refusal> {
@@ -291,15 +295,6 @@ impl Program {
 
     async fn submit(&self, intent: Intent) -> Result<Answer, ExecuteError> {
         self.ledger.submit(intent).await.map(|committed| committed.answer).map_err(execute_error)
-    }
-}
-
-fn execute_error(error: SubmitError) -> ExecuteError {
-    match error {
-        SubmitError::Refused(refusal) => ExecuteError::Refused(refusal),
-        SubmitError::Busy => ExecuteError::Unavailable(Unavailable::Busy),
-        SubmitError::NoSpace(short) => unavailable(short.to_string()),
-        SubmitError::Stopped(why) => unavailable(why),
     }
 }
 

@@ -1,5 +1,7 @@
 //! The one door for new mail: composes, signs, and hands it to the ledger.
 
+mod redeliver;
+
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,7 +13,7 @@ use postledger_events::draft::Draft;
 use postledger_events::fact::submission::Via;
 use postledger_events::id::{AccountName, FromId, MessageUuid};
 use postledger_events::{Answer, Command};
-use postledger_web::port::{ComposeFault, SendError, SendRequest, Unavailable};
+use postledger_web::port::{ComposeFault, ExecuteError, SendError, SendRequest, Unavailable};
 
 use crate::clock::Clock;
 use crate::ledger::{Intent, Ledger, Staged, SubmitError};
@@ -215,6 +217,17 @@ fn compose_error(e: compose::Error) -> SendError {
         | compose::Error::File { .. } => ComposeFault::User,
     };
     SendError::Compose(fault, e.to_string())
+}
+
+/// What a command comes to that was refused, or not taken.
+pub fn execute_error(error: SubmitError) -> ExecuteError {
+    let stopped = |why: String| ExecuteError::Unavailable(Unavailable::Stopped(why));
+    match error {
+        SubmitError::Refused(refusal) => ExecuteError::Refused(refusal),
+        SubmitError::Busy => ExecuteError::Unavailable(Unavailable::Busy),
+        SubmitError::NoSpace(short) => stopped(short.to_string()),
+        SubmitError::Stopped(why) => stopped(why),
+    }
 }
 
 fn send_error(e: SubmitError) -> SendError {

@@ -61,14 +61,37 @@ const PARTS: &[Part] = &[
     Part { path: "webhook/target", modules: &["webhook"], crates: &["ipnet", "url"] },
     Part { path: "webhook/due", modules: &["webhook"], crates: &["postledger_events", "postledger_projections"] },
     Part {
+        path: "webhook/replay/course",
+        modules: &["webhook"],
+        crates: &["postledger_events", "postledger_projections"],
+    },
+    Part {
         path: "webhook",
         modules: &["webhook", "clock", "ledger", "submit", "smtp", "mail"],
-        crates: &["hickory_resolver", "http_body_util", "httpdate", "hyper", "hyper_util", "rustls", "tokio_rustls"],
+        crates: &[
+            "hickory_resolver",
+            "http_body_util",
+            "httpdate",
+            "hyper",
+            "hyper_util",
+            "memchr",
+            "rustls",
+            "tokio_rustls",
+        ],
     },
 ];
 
 /// Parts that act on nothing: bytes and time come in, bytes and decisions go out.
-const PURE: &[&str] = &["decide", "smtp", "mail", "webhook/payload", "webhook/sign", "webhook/target", "webhook/due"];
+const PURE: &[&str] = &[
+    "decide",
+    "smtp",
+    "mail",
+    "webhook/payload",
+    "webhook/sign",
+    "webhook/target",
+    "webhook/due",
+    "webhook/replay/course",
+];
 /// Runs the protocol over sockets; all else below `smtp` is sans-io.
 const DRIVE: &str = "smtp/drive";
 /// May name everything, and nobody may name them.

@@ -88,6 +88,13 @@ impl World {
         server.api("POST", "/keys", &json!({"account": "mox", "label": "of this test", "scopes": ["read"]}));
         let rule = server.api("POST", "/holdrules", &json!({"recipient_domain": "example.net"})).json();
         let call = server.items("/endpoints/mox/shop/calls")[0].clone();
+        // Its own, so that no call that is queued holds the replay back.
+        let outgoing = json!({"direction": "outgoing", "url": format!("http://{}:9/", server.ip)});
+        server.api("PUT", "/endpoints/mox/crm", &outgoing);
+        let begun = server.api("POST", "/endpoints/mox/crm/replays", &json!({"from": 1})).json();
+        let replay = format!("/replays/{}", begun["replay"]);
+        let shown = || server.api("GET", &replay, &NOTHING).json();
+        wait_until("a replay is held up", || !shown()["trouble"].is_null());
         let document = served(&server);
         let paths = BTreeMap::from([
             ("/accounts", "/accounts?limit=1".to_owned()),
@@ -105,6 +112,7 @@ impl World {
                 "/endpoints/{account}/{endpoint}/calls/{fact}/{place}",
                 format!("/endpoints/mox/shop/calls/{}/{}", call["fact"], call["place"]),
             ),
+            ("/endpoints/{account}/{endpoint}/replays", "/endpoints/mox/crm/replays?limit=1".to_owned()),
             ("/events", "/events?after=0&limit=1000".to_owned()),
             ("/events/export", "/events/export".to_owned()),
             ("/holdrules", "/holdrules".to_owned()),
@@ -123,6 +131,8 @@ impl World {
             ("/docs", "/docs".to_owned()),
             ("/queue", "/queue?limit=1".to_owned()),
             ("/queue/{id}", format!("/queue/{delivered}")),
+            ("/replays", "/replays?account=mox".to_owned()),
+            ("/replays/{replay}", replay),
             ("/status", "/status".to_owned()),
             ("/suppressions", "/suppressions?account=mox".to_owned()),
             ("/suppressions/present", "/suppressions/present?account=mox&address=you@example.org".to_owned()),
@@ -211,11 +221,30 @@ fn a_server_changes_and_refuses_as_the_document_says() {
     ask("DELETE", "/holdrules/{rule}", "/holdrules/1", NOTHING, 204);
     ask("POST", "/queue", "/queue", json!({"action": {"schedule_add": 60}, "filter": {"account": "mox"}}), 202);
     ask("POST", "/queue", "/queue", json!({"action": "hold", "filter": {"ids": [3]}}), 200);
+    let redelivery = json!({"filter": {"ids": [1, 2]}});
+    let part = ask("POST", "/queue/redeliver", "/queue/redeliver", redelivery, 200).json();
+    for (list, origin) in [("made", 2), ("refused", 1)] {
+        assert_eq!(
+            (part[list].as_array().map(Vec::len), &part[list][0]["origin"]),
+            (Some(1), &json!(origin)),
+            "{part}"
+        );
+    }
+    ask("POST", "/queue/redeliver", "/queue/redeliver", json!({}), 422);
+    ask("POST", "/queue/{id}/redeliver", "/queue/2/redeliver", NOTHING, 202);
+    ask("POST", "/queue/{id}/redeliver", "/queue/1/redeliver", NOTHING, 409);
     ask("PUT", "/cursors/{cursor}", "/cursors/far", json!({"seq": 1_u64 << 40}), 409);
     ask("POST", "/keys", "/keys", json!({"label": "one", "scopes": ["read"], "networks": ["192.0.2.0/24"]}), 201);
     ask("DELETE", "/keys/{key}", "/keys/2", NOTHING, 204);
     ask("PUT", "/endpoints/{account}/{endpoint}", "/endpoints/mox/shop", json!({"new_secret": true}), 200);
     ask("POST", "/endpoints/{account}/{endpoint}/test", "/endpoints/mox/shop/test", NOTHING, 200);
+    let replays = "/endpoints/{account}/{endpoint}/replays";
+    ask("POST", replays, "/endpoints/mox/crm/replays", json!({"from": 1}), 409);
+    ask("POST", replays, "/endpoints/mox/shop/replays", json!({"from": "2000-01-01T00:00:00Z", "to": 9}), 202);
+    for change in ["stop", "resume", "cancel"] {
+        let (template, path) = (format!("/replays/{{replay}}/{change}"), &world.paths["/replays/{replay}"]);
+        ask("POST", &template, &format!("{path}/{change}"), NOTHING, 204);
+    }
     ask("POST", "/calls", "/calls", json!({"action": "cancel", "filter": {"account": "mox"}}), 202);
     ask("POST", "/suppressions", "/suppressions", json!({"account": "mox", "address": "x@example.org"}), 204);
     ask("DELETE", "/suppressions", "/suppressions?account=mox&address=x@example.org", NOTHING, 204);

@@ -12,6 +12,8 @@ mod intake;
 mod logs;
 mod openapi;
 mod peers;
+mod redelivery;
+mod replays;
 mod secrets;
 mod server;
 mod simulation;

@@ -12,7 +12,7 @@ use crate::server::{Server, wait_until};
 
 /// What a receiver does with a request.
 #[derive(Clone, Copy, Debug)]
-enum Answer {
+pub enum Answer {
     Status(u16),
     Redirect,
     /// It takes the request and says nothing, as long as the test runs.
@@ -21,32 +21,32 @@ enum Answer {
 
 /// A request as it came in.
 #[derive(Clone, Debug)]
-struct Got {
+pub struct Got {
     path: String,
     headers: BTreeMap<String, String>,
-    body: Vec<u8>,
+    pub body: Vec<u8>,
 }
 
 impl Got {
-    fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).expect("JSON")
     }
 
-    fn header(&self, name: &str) -> &str {
+    pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).unwrap_or_else(|| panic!("no {name} in {:?}", self.headers))
     }
 }
 
 /// A program that is called.
 #[derive(Clone)]
-struct Receiver {
+pub struct Receiver {
     addr: SocketAddr,
     got: Arc<Mutex<Vec<Got>>>,
     answer: Arc<Mutex<Answer>>,
 }
 
 impl Receiver {
-    fn start(answer: Answer) -> Receiver {
+    pub fn start(answer: Answer) -> Receiver {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let addr = listener.local_addr().expect("its address");
         let receiver = Receiver { addr, got: Arc::default(), answer: Arc::new(Mutex::new(answer)) };
@@ -60,15 +60,15 @@ impl Receiver {
         receiver
     }
 
-    fn url(&self, path: &str) -> String {
+    pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.addr)
     }
 
-    fn set(&self, answer: Answer) {
+    pub fn set(&self, answer: Answer) {
         *self.answer.lock().expect("no test failed") = answer;
     }
 
-    fn got(&self) -> Vec<Got> {
+    pub fn got(&self) -> Vec<Got> {
         self.got.lock().expect("no test failed").clone()
     }
 
@@ -118,12 +118,12 @@ fn read_request(reader: &mut impl BufRead) -> Option<Got> {
 }
 
 /// Adds an endpoint of localserve's account; answers the secret that was made.
-fn add(server: &Server, name: &str, settings: &Value) -> String {
+pub fn add(server: &Server, name: &str, settings: &Value) -> String {
     let saved = server.api("PUT", &format!("/endpoints/mox/{name}"), settings).json();
     saved["secret"].as_str().expect("a new endpoint gets a secret").to_owned()
 }
 
-fn verify(secret: &str, got: &Got) {
+pub fn verify(secret: &str, got: &Got) {
     let mut headers = http_headers(got);
     let webhook = Webhook::new(secret).expect("a secret in the form of the specification");
     webhook.verify(&got.body, &headers).unwrap_or_else(|e| panic!("{e:?}: {got:?}"));
@@ -139,7 +139,7 @@ fn http_headers(got: &Got) -> http::HeaderMap {
     headers
 }
 
-fn send(server: &Server, to: &str) -> u64 {
+pub fn send(server: &Server, to: &str) -> u64 {
     server.send(&json!({"To": [{"Address": to}], "Subject": "<hi>", "Text": "x", "Extra": {"order": "17"}}))[0]
 }
 

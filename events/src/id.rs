@@ -295,13 +295,13 @@ macro_rules! hexadecimal {
 
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-                self.with_text(|text| s.serialize_str(text))
+                if s.is_human_readable() { self.with_text(|text| s.serialize_str(text)) } else { self.0.serialize(s) }
             }
         }
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(d: D) -> Result<$name, D::Error> {
-                crate::text::parsed(d)
+                if d.is_human_readable() { crate::text::parsed(d) } else { Deserialize::deserialize(d).map($name) }
             }
         }
     )*};

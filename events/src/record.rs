@@ -65,6 +65,17 @@ impl Record {
     }
 }
 
+/// Where a line names its kind, behind its place and time.
+const KIND_WITHIN: usize = 128;
+
+/// The kind that a line names, found without reading the line. `None`: it is no record's.
+pub fn kind_of(line: &[u8]) -> Option<&str> {
+    const NAMED: &[u8] = br#","kind":""#;
+    let head = &line[..line.len().min(KIND_WITHIN)];
+    let name = &head[head.windows(NAMED.len()).position(|part| part == NAMED)? + NAMED.len()..];
+    std::str::from_utf8(&name[..name.iter().position(|b| *b == b'"')?]).ok()
+}
+
 /// A record's place and kind, without its fact.
 #[derive(Debug, Deserialize)]
 pub struct Envelope<'a> {
@@ -140,6 +151,8 @@ mod tests {
         );
         assert!(line.ends_with(r#""personal":{"account:mox":{"full_name":"Mox \"☺\""}}}"#.as_bytes()));
         assert_eq!(Record::decode(&line), Ok(record()));
+        assert_eq!(kind_of(&line), Some("AccountConfigured"));
+        assert_eq!(kind_of(br#"{"seq":7,"at":"1970-01-01T00:00:01Z"}"#), None);
     }
 
     #[test]

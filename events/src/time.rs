@@ -96,13 +96,17 @@ impl FromStr for Timestamp {
 
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.serialize_str(written::text(&mut written::buffer(), self.0))
+        if s.is_human_readable() {
+            s.serialize_str(written::text(&mut written::buffer(), self.0))
+        } else {
+            self.0.serialize(s)
+        }
     }
 }
 
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Timestamp, D::Error> {
-        crate::text::parsed(d)
+        if d.is_human_readable() { crate::text::parsed(d) } else { i64::deserialize(d).map(Timestamp) }
     }
 }
 

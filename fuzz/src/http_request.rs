@@ -232,6 +232,10 @@ impl Port for Program {
         Ok(None)
     }
 
+    async fn redeliver(&self, _: Redelivery) -> Result<Submitted, ExecuteError> {
+        Err(ExecuteError::InFlight)
+    }
+
     async fn test_call(&self, _: &AccountName, _: &EndpointName, _: Author) -> Result<TestCall, ExecuteError> {
         Err(ExecuteError::InFlight)
     }

@@ -150,22 +150,16 @@ pub struct CallRow {
     pub due: Timestamp,
     /// Attempts that were used up since it was queued or retried last.
     pub attempts: u32,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<LastAttempt>,
     /// The last records that tell of attempts.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub records: Vec<Seq>,
     /// The record that made it due at once or released it last.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retried: Option<Seq>,
     pub keep_s: u64,
     /// The record that ended it, and how long it is listed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<Ended>,
     /// The calls before and after it in its lane.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub earlier: Option<CallRef>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub later: Option<CallRef>,
 }
 
@@ -238,6 +232,8 @@ pub struct ReplayRow {
     pub delivered: u64,
     /// Calls that could not be made, since what they would tell was forgotten.
     pub forgotten: u64,
+    /// Attempts that failed.
+    pub failed: u64,
     /// What it is held up by.
     pub trouble: Option<Trouble>,
     /// Why the program stopped it.
@@ -254,10 +250,10 @@ impl ReplayRow {
 }
 
 /// The first call of a replay that failed and is tried again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trouble {
     pub call: CallRef,
-    pub attempts: u32,
+    pub last: LastAttempt,
     pub next: Timestamp,
 }
 
@@ -641,21 +637,25 @@ fn attempted(record: &Record, e: &CallsAttempted, rows: &mut dyn RowsMut) -> Res
 }
 
 fn note(row: &mut CallRow, result: &CallResult, texts: Option<&CallTexts>, seq: Seq) {
+    row.last = Some(last_attempt(result, texts));
+    if row.records.len() == RECORDS_MAX {
+        row.records.remove(0);
+    }
+    row.records.push(seq);
+}
+
+fn last_attempt(result: &CallResult, texts: Option<&CallTexts>) -> LastAttempt {
     let text = |list: fn(&CallTexts) -> &Vec<String>, n: Option<u16>| {
         texts.and_then(|texts| list(texts).get(usize::from(n?))).cloned()
     };
-    row.last = Some(LastAttempt {
+    LastAttempt {
         attempt: result.attempt,
         started: result.started,
         took_us: result.took_us,
         status: result.status,
         response: text(|t| &t.responses, result.response),
         error: text(|t| &t.errors, result.error),
-    });
-    if row.records.len() == RECORDS_MAX {
-        row.records.remove(0);
     }
-    row.records.push(seq);
 }
 
 fn retry(rows: &mut dyn RowsMut, of: Of<'_>, call: CallRef, record: &Record) -> Result<(), Error> {
@@ -685,6 +685,7 @@ fn new_replay(record: &Record, e: &ReplayStarted) -> ReplayRow {
         cursor: CallRef { fact: e.scope.from, place: 0 },
         delivered: 0,
         forgotten: 0,
+        failed: 0,
         trouble: None,
         error: None,
         resumed: None,
@@ -700,17 +701,19 @@ fn advanced(record: &Record, e: &ReplayAdvanced, rows: &mut dyn RowsMut) -> Resu
     ending.file(rows);
     change_replay(rows, record, e.replay, |row| {
         row.cursor = e.cursor;
-        row.trouble = row.trouble.filter(|trouble| trouble.call >= e.cursor);
+        row.trouble.take_if(|trouble| trouble.call < e.cursor);
         for result in &e.results {
             match result.outcome {
                 CallOutcome::Delivered => row.delivered += 1,
                 CallOutcome::Failed(CallFailure::Forgotten) => row.forgotten += 1,
                 // It stops there, and begins with this call when it is resumed.
-                CallOutcome::Failed(CallFailure::Exhausted | CallFailure::Gone) => {}
+                CallOutcome::Failed(CallFailure::Exhausted | CallFailure::Gone) => row.failed += 1,
                 CallOutcome::Deferred(next) => {
-                    let found = Trouble { call: result.call, attempts: result.attempt, next };
-                    let first = row.trouble.filter(|trouble| trouble.call < result.call);
-                    row.trouble = Some(first.unwrap_or(found));
+                    row.failed += 1;
+                    if row.trouble.as_ref().is_none_or(|trouble| trouble.call >= result.call) {
+                        let last = last_attempt(result, e.personal.as_ref());
+                        row.trouble = Some(Trouble { call: result.call, last, next });
+                    }
                 }
             }
         }

@@ -14,7 +14,7 @@ use postledger_events::id::{
 };
 use postledger_events::reply::EnhancedCode;
 use postledger_events::time::Timestamp;
-use postledger_events::{Event, Record};
+use postledger_events::{Event, Record, Refusal};
 use serde::{Deserialize, Serialize};
 
 use crate::rows::{Error, Key, Order, Rows, RowsMut, Table, end_of, key, read, write};
@@ -119,7 +119,6 @@ pub struct DeliveryRow {
     pub last_activity: Timestamp,
     pub wish: Option<(Wish, Author)>,
     /// The last jobs that treated it, so that none does it again while others do, too.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub jobs: Vec<JobId>,
     /// The record that released it last: rules that were there before hold it no more.
     pub released: Option<Seq>,
@@ -132,6 +131,20 @@ impl DeliveryRow {
     pub fn reverse_path(&self, message: &MessageRow) -> Option<Address> {
         let base = message.personal.as_ref()?.reverse_path.as_ref()?;
         Some(reverse_path(base, message.separator, self.fromid.as_ref()))
+    }
+}
+
+impl DeliveryRow {
+    /// Refuses to send again what has arrived or may still arrive.
+    pub fn check_sent_again(&self) -> Result<(), Refusal> {
+        match self.state {
+            State::Failed(_) | State::Suppressed | State::Canceled => Ok(()),
+            State::Delivered => Err(Refusal::Conflict(format!("delivery {} has arrived", self.id))),
+            State::Queued | State::Held(_) | State::Running(..) => {
+                let state = self.state.word();
+                Err(Refusal::Conflict(format!("delivery {} is {state}, and not over; cancel it first", self.id)))
+            }
+        }
     }
 }
 

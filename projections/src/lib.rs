@@ -8,6 +8,7 @@ pub mod deliveries;
 pub mod fromids;
 pub mod mailboxes;
 pub mod memory;
+pub mod news;
 pub mod rows;
 pub mod suppressions;
 pub mod tally;
@@ -36,22 +37,22 @@ pub struct Projection {
 
 /// All projections.
 pub const PROJECTIONS: &[Projection] = &[
-    Projection { name: "accounts", version: 2, table: Table::Accounts, decides: true, fold: accounts::fold },
-    Projection { name: "deliveries", version: 3, table: Table::Deliveries, decides: true, fold: deliveries::fold },
+    Projection { name: "accounts", version: 3, table: Table::Accounts, decides: true, fold: accounts::fold },
+    Projection { name: "deliveries", version: 4, table: Table::Deliveries, decides: true, fold: deliveries::fold },
     Projection {
         name: "suppressions",
-        version: 2,
+        version: 3,
         table: Table::Suppressions,
         decides: true,
         fold: suppressions::fold,
     },
-    Projection { name: "fromids", version: 1, table: Table::Fromids, decides: false, fold: fromids::fold },
-    Projection { name: "mailboxes", version: 2, table: Table::Mailboxes, decides: true, fold: mailboxes::fold },
-    Projection { name: "timeline", version: 1, table: Table::Timeline, decides: false, fold: timeline::fold },
-    Projection { name: "usage", version: 1, table: Table::Usage, decides: true, fold: usage::fold },
-    Projection { name: "access", version: 1, table: Table::Access, decides: true, fold: access::fold },
-    Projection { name: "tally", version: 1, table: Table::Tally, decides: false, fold: tally::fold },
-    Projection { name: "calls", version: 1, table: Table::Calls, decides: true, fold: calls::fold },
+    Projection { name: "fromids", version: 2, table: Table::Fromids, decides: false, fold: fromids::fold },
+    Projection { name: "mailboxes", version: 3, table: Table::Mailboxes, decides: true, fold: mailboxes::fold },
+    Projection { name: "timeline", version: 3, table: Table::Timeline, decides: false, fold: timeline::fold },
+    Projection { name: "usage", version: 2, table: Table::Usage, decides: true, fold: usage::fold },
+    Projection { name: "access", version: 2, table: Table::Access, decides: true, fold: access::fold },
+    Projection { name: "tally", version: 2, table: Table::Tally, decides: false, fold: tally::fold },
+    Projection { name: "calls", version: 3, table: Table::Calls, decides: true, fold: calls::fold },
 ];
 
 /// Applies a record to all projections.

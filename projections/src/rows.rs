@@ -65,7 +65,8 @@ pub enum Order {
     Descending,
 }
 
-/// A row as its projection understands it.
+/// A row as its projection understands it. Rows are written in postcard, which has no names: a change of a row's type is a new version
+/// of its projection, and no field of it may be left out when it is written.
 pub fn read<T: DeserializeOwned>(rows: &(impl Rows + ?Sized), table: Table, key: &[u8]) -> Result<Option<T>, Error> {
     match rows.get(table, key)? {
         None => Ok(None),
@@ -74,11 +75,15 @@ pub fn read<T: DeserializeOwned>(rows: &(impl Rows + ?Sized), table: Table, key:
 }
 
 pub fn parse<T: DeserializeOwned>(table: Table, value: &[u8]) -> Result<T, Error> {
-    serde_json::from_slice(value).map_err(|e| Error { table, why: e.to_string() })
+    match postcard::take_from_bytes(value) {
+        Ok((row, [])) => Ok(row),
+        Ok((_, rest)) => Err(Error { table, why: format!("{} bytes follow it", rest.len()) }),
+        Err(e) => Err(Error { table, why: e.to_string() }),
+    }
 }
 
 pub(crate) fn write<T: Serialize>(rows: &mut (impl RowsMut + ?Sized), table: Table, key: Key, row: &T) {
-    let value = serde_json::to_vec(row).expect("rows hold only what JSON can say");
+    let value = postcard::to_stdvec(row).expect("rows have a known length, and a Vec takes all");
     rows.put(table, key, value);
 }
 

@@ -16,7 +16,13 @@ pub fn of(rows: &(impl Rows + ?Sized), message: MessageUuid, after: Seq, limit: 
 
 pub(crate) fn fold(record: &Record, rows: &mut dyn RowsMut) -> Result<(), Error> {
     match &record.event {
-        Event::MessageSubmitted(e) => add(rows, e.message, record),
+        Event::MessageSubmitted(e) => {
+            add(rows, e.message, record);
+            // That it was sent again is a part of the story.
+            if let Some(origin) = &e.origin {
+                add(rows, origin.message, record);
+            }
+        }
         Event::AttemptStarted(e) => add(rows, e.message, record),
         Event::Delivered(e) => add(rows, e.message, record),
         Event::AttemptDeferred(e) => add(rows, e.message, record),

@@ -86,6 +86,17 @@ impl Client {
         parse(self.request(method, &query, json(body)).await?).await
     }
 
+    /// Like [`Client::send`], with an Idempotency-Key, if there is one.
+    pub async fn send_keyed<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        query: Query,
+        body: &impl Serialize,
+        key: Option<&str>,
+    ) -> Result<T, Error> {
+        parse(self.request_keyed(method, &query, json(body), key).await?).await
+    }
+
     /// Sends JSON; the answer has nothing in it.
     pub async fn tell(&self, method: Method, query: Query, body: &impl Serialize) -> Result<(), Error> {
         self.request(method, &query, json(body)).await.map(|_| ())
@@ -101,13 +112,25 @@ impl Client {
     }
 
     pub async fn request(&self, method: Method, query: &Query, body: Body) -> Result<Response<Body>, Error> {
-        let request = Request::builder()
+        self.request_keyed(method, query, body, None).await
+    }
+
+    async fn request_keyed(
+        &self,
+        method: Method,
+        query: &Query,
+        body: Body,
+        key: Option<&str>,
+    ) -> Result<Response<Body>, Error> {
+        let mut request = Request::builder()
             .method(method)
             .uri(format!("{PREFIX}{query}"))
             .header(header::HOST, "localhost")
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(body)
-            .map_err(|e| Error::Usage(format!("this cannot be asked for: {e}")))?;
+            .header(header::CONTENT_TYPE, "application/json");
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        let request = request.body(body).map_err(|e| Error::Usage(format!("this cannot be asked for: {e}")))?;
         let response = match self {
             Client::Socket(path) => over_socket(path, request).await?,
             Client::Embedded(embedded, user) => in_process(embedded, user, request).await,

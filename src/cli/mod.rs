@@ -20,6 +20,7 @@ mod query;
 mod queue;
 mod rebuild;
 mod repair;
+mod replay;
 mod restore;
 mod show;
 mod start;
@@ -114,6 +115,7 @@ enum Ask {
     /// Programs that are told what happens to an account's mail
     #[command(subcommand)]
     Webhook(webhook::Webhook),
+    Replay(replay::Replay),
     /// Deliveries that have not reached their end
     #[command(subcommand)]
     Queue(queue::Queue),
@@ -216,6 +218,7 @@ impl Ask {
             Ask::Dkim(command) => command.run(session).await,
             Ask::Transport(command) => command.run(session).await,
             Ask::Webhook(command) => command.run(session).await,
+            Ask::Replay(command) => command.run(session).await,
             Ask::Queue(command) => command.run(session).await,
             Ask::Suppression(command) => command.run(session).await,
             Ask::Holdrule(command) => command.run(session).await,
@@ -265,6 +268,9 @@ mod tests {
         check("queue schedule 7 --add 1h", true);
         check("queue schedule 7", false);
         check("queue schedule 7 --at +1h --add 1h", false);
+        check("queue redeliver 17 18", true);
+        check("queue redeliver --account mox --state failed,canceled --submitted-after -1d --idempotency-key k", true);
+        check("queue redeliver 17 --state delivered", false);
         check("transport set default --host h --port 25 --tls starttls --username u --password-file f", true);
         check("transport set default --host h --port 25 --tls starttls --password p", false);
         check(
@@ -275,6 +281,15 @@ mod tests {
         check("webhook retry mox crm 4711/0 4712", true);
         check("webhook retry mox crm x/0", false);
         check("webhook cancel mox crm --phase failed,held --queued-after -1d", true);
+        check("replay --account mox --endpoint crm --from 1 --only failed --kinds delivered,failed --rate 50", true);
+        check("replay --account mox --endpoint crm --from -1d --to 2026-01-02T03:04:05Z", true);
+        check("replay --account mox --endpoint crm", false);
+        check("replay --account mox --endpoint crm --from yesterday", false);
+        check("replay", false);
+        check("replay list", true);
+        check("replay list mox", true);
+        check("replay stop 17", true);
+        check("replay --from 1 stop 17", false);
         check("events tail --kind Delivered,DeliveryFailed --after 7", true);
         check("events list --limit 10 --since -1d", true);
         check("events list --cursor billing --account shop", true);

@@ -8,6 +8,7 @@ use postledger_events::time::Timestamp;
 use postledger_web::api::jobs::Started;
 use postledger_web::api::queue::{Delivery, LastFailure};
 use postledger_web::api::queue_act::{Act, Action};
+use postledger_web::api::queue_redeliver::{self, Part, Wish};
 use postledger_web::api::queue_walk;
 
 use super::error::Error;
@@ -50,6 +51,17 @@ pub enum Queue {
     Cancel(Target),
     /// Give deliveries up as failed
     Fail(Target),
+    /// Send again what failed, was canceled or suppressed, as new messages with the same content
+    Redeliver {
+        #[command(flatten)]
+        target: Target,
+        /// How they ended, separated by commas [default: failed]; deliveries that are named may have ended in any of these ways
+        #[arg(long, value_delimiter = ',')]
+        state: Vec<Ended>,
+        /// Asked again with the same key within a day, nothing is sent twice
+        #[arg(long, value_name = "KEY")]
+        idempotency_key: Option<String>,
+    },
 }
 
 const EXAMPLES: &str = "\
@@ -60,6 +72,8 @@ Examples:
   postledger queue release --restored --account shop  after a restore: send what may have been sent already
   postledger queue schedule 17 18 --at +0s            try again now
   postledger queue cancel --submitted-before -2d --sender-domain example.org
+  postledger queue redeliver 17 18
+  postledger queue redeliver --account shop --domain example.net --submitted-after -1d --idempotency-key outage-7
 
 Conditions are joined: a delivery must agree with each of them. Times are RFC 3339, or -1h for an hour ago and +30m
 for in half an hour. Numbers are done at once; other conditions become a job, which `postledger job` shows.";
@@ -131,6 +145,23 @@ impl Standing {
     }
 }
 
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Ended {
+    Failed,
+    Canceled,
+    Suppressed,
+}
+
+impl From<Ended> for queue_redeliver::Ended {
+    fn from(ended: Ended) -> queue_redeliver::Ended {
+        match ended {
+            Ended::Failed => queue_redeliver::Ended::Failed,
+            Ended::Canceled => queue_redeliver::Ended::Canceled,
+            Ended::Suppressed => queue_redeliver::Ended::Suppressed,
+        }
+    }
+}
+
 impl Filter {
     fn resolve(self, now: Timestamp) -> queue_walk::Filter {
         let at = |when: Option<When>| when.map(|when| when.resolve(now));
@@ -161,6 +192,9 @@ impl Queue {
             Queue::Release(target) => act(session, Action::Release, target).await,
             Queue::Cancel(target) => act(session, Action::Cancel, target).await,
             Queue::Fail(target) => act(session, Action::Fail, target).await,
+            Queue::Redeliver { target, state, idempotency_key } => {
+                redeliver(session, target, state, idempotency_key.as_deref()).await
+            }
             Queue::Schedule { at, add, target } => {
                 let action = schedule(session, at, add)?;
                 act(session, action, target).await
@@ -187,6 +221,41 @@ async fn act(session: &mut Session, action: Action, target: Target) -> Result<()
     let act = Act { action, filter, all: target.all };
     let started: Started = session.client.send(Method::POST, Query::path(&["queue"]), &act).await?;
     job::started(session, started)
+}
+
+/// Sends again part by part, and tells of each delivery.
+async fn redeliver(session: &mut Session, target: Target, states: Vec<Ended>, key: Option<&str>) -> Result<(), Error> {
+    let filter = target.filter.resolve(session.now);
+    if filter == queue_walk::Filter::default() && !target.all {
+        let why = "this means all that did not arrive: name deliveries or conditions, or say --all";
+        return Err(Error::Usage(why.to_owned()));
+    }
+    let states = states.into_iter().map(Into::into).collect();
+    let mut wish = Wish { filter, states, all: target.all, cursor: None };
+    let (mut made, mut refused) = (Vec::new(), Vec::new());
+    loop {
+        let part: Part =
+            session.client.send_keyed(Method::POST, Query::path(&["queue", "redeliver"]), &wish, key).await?;
+        made.extend(part.made);
+        refused.extend(part.refused);
+        wish.cursor = part.next;
+        if wish.cursor.is_none() {
+            break;
+        }
+    }
+    if let ([], [first, rest @ ..]) = (made.as_slice(), refused.as_slice()) {
+        let more = if rest.is_empty() { String::new() } else { format!("; and {} more", rest.len()) };
+        return Err(Error::Failed(format!("nothing was sent again: {}{more}", first.detail)));
+    }
+    if session.out.json {
+        return session.out.document(&Part { made, refused, next: None });
+    }
+    let sent = made.iter().map(|made| (made.origin, made.delivery.to_string(), made.message.to_string()));
+    let not = refused.iter().map(|refused| (refused.origin, "-".to_owned(), refused.detail.clone()));
+    let all: Vec<(DeliveryId, String, String)> = sent.chain(not).collect();
+    session.out.list(&all, ["DELIVERY", "AGAIN AS", "MESSAGE, OR WHY NOT"], |(origin, again, message)| {
+        [origin.to_string(), again.clone(), message.clone()]
+    })
 }
 
 async fn list(session: &mut Session, filter: Filter, state: Option<Standing>, limit: usize) -> Result<(), Error> {

@@ -2,16 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::str::FromStr;
 
 use clap::Args;
-use postledger_events::id::Seq;
 use postledger_events::time::Timestamp;
 use zeroize::Zeroizing;
 
 use super::error::Error;
 use super::out::{Out, second};
-use super::when::When;
+use super::when::Place;
 use crate::clock::Clock;
 use crate::ledger::restore::{Cut, Restored, restore};
 use crate::ledger::{Options, Secrets};
@@ -29,7 +27,7 @@ pub struct Restore {
     vault: PathBuf,
     /// The last record to take, or the time of the last one
     #[arg(long, value_name = "SEQ|WHEN", allow_hyphen_values = true)]
-    to: Option<To>,
+    to: Option<Place>,
 }
 
 /// Make a ledger again from an export, in a directory without one
@@ -55,35 +53,16 @@ Everything is checked: the chain from record 1 on, each content's hash, the end 
 have been sent since, so it waits until `postledger queue release --restored`. Configuration files are not in a backup: copy
 postledger.toml and adminpasswd.";
 
-/// Where to cut.
-#[derive(Clone, Copy, Debug)]
-enum To {
-    Record(Seq),
-    Time(When),
-}
-
-impl FromStr for To {
-    type Err = String;
-    fn from_str(s: &str) -> Result<To, String> {
-        match s.parse() {
-            Ok(seq) => Ok(To::Record(Seq(seq))),
-            Err(_) => s.parse().map(To::Time).map_err(|e| format!("{e}, and it is no number of a record")),
-        }
-    }
-}
-
-impl To {
-    fn cut(self, now: Timestamp) -> Cut {
-        match self {
-            To::Record(seq) => Cut::Record(seq),
-            To::Time(when) => Cut::Time(when.resolve(now)),
-        }
+fn cut(to: Place, now: Timestamp) -> Cut {
+    match to {
+        Place::Record(seq) => Cut::Record(seq),
+        Place::Time(when) => Cut::Time(when.resolve(now)),
     }
 }
 
 impl Restore {
     pub fn run(self, dir: &Path, out: Out) -> Result<ExitCode, Error> {
-        let cut = self.to.map_or(Cut::End, |to| to.cut(Clock::system().now()));
+        let cut = self.to.map_or(Cut::End, |to| cut(to, Clock::system().now()));
         run(&self.from, &self.vault, cut, dir, out)
     }
 }

@@ -138,7 +138,9 @@ impl Story {
             self.recipients.insert(d.id, address.unwrap_or_else(|| FORGOTTEN.to_owned()));
             let hold = d.hold.map(|rule| format!(", held by rule {rule}")).unwrap_or_default();
             let fromid = d.fromid.as_ref().map(|fromid| format!(", fromid {fromid}")).unwrap_or_default();
-            lines.push(format!("delivery {}{fromid}{hold}", self.who(d.id)));
+            let origin = e.origin.as_ref().and_then(|origin| origin.deliveries.get(n));
+            let origin = origin.map(|id| format!(", in place of delivery {id}")).unwrap_or_default();
+            lines.push(format!("delivery {}{fromid}{hold}{origin}", self.who(d.id)));
         }
         lines
     }

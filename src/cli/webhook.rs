@@ -297,7 +297,7 @@ async fn list(session: &mut Session, account: Option<AccountName>) -> Result<(),
 }
 
 /// As the API writes it.
-fn word(value: &impl serde::Serialize) -> String {
+pub fn word(value: &impl serde::Serialize) -> String {
     serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
 

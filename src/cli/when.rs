@@ -3,6 +3,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
+use postledger_events::id::Seq;
 use postledger_events::time::Timestamp;
 
 /// A time, or how far it is from now.
@@ -35,6 +36,23 @@ impl FromStr for When {
         s.parse().map(When::At).map_err(|_| {
             format!("{s:?} is not a time such as 2026-01-02T03:04:05Z, -1h (an hour ago) or +30m (in half an hour)")
         })
+    }
+}
+
+/// A record, by its number or by when it was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    Record(Seq),
+    Time(When),
+}
+
+impl FromStr for Place {
+    type Err = String;
+    fn from_str(s: &str) -> Result<Place, String> {
+        match s.parse() {
+            Ok(seq) => Ok(Place::Record(Seq(seq))),
+            Err(_) => s.parse().map(Place::Time).map_err(|e| format!("{e}, and it is no number of a record")),
+        }
     }
 }
 

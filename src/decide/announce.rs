@@ -6,10 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use postledger_events::fact::call::{
     BODY_VERSION, CallAbout, CallRef, CallsCanceled, CallsQueued, Canceling, EndpointCalls, QueuedCall,
 };
-use postledger_events::fact::endpoint::{Direction, OutgoingEvent, Superseding};
-use postledger_events::id::{AccountName, Author, DeliveryId, EndpointName, MessageUuid, Seq};
+use postledger_events::fact::endpoint::Superseding;
+use postledger_events::id::{AccountName, Author, DeliveryId, EndpointName, Seq};
 use postledger_events::{Event, Refusal};
 use postledger_projections::calls::{self, EndpointRow};
+use postledger_projections::news::{News, is_wanted, told};
 use postledger_projections::{Error, Rows};
 
 use super::{Decision, Moment, damaged};
@@ -25,14 +26,6 @@ pub fn announce(decision: &mut Decision, rows: &dyn Rows, moment: Moment) -> Res
     }
     decision.events.extend(teller.events);
     Ok(())
-}
-
-/// What a fact tells an account.
-struct News<'a> {
-    account: &'a AccountName,
-    message: MessageUuid,
-    direction: Direction,
-    calls: Vec<QueuedCall>,
 }
 
 struct Teller<'a> {
@@ -64,7 +57,8 @@ impl<'a> Teller<'a> {
         };
         let mut queued = Vec::new();
         for row in endpoints.iter().filter(|row| row.removing.is_none()) {
-            let wanted: Vec<QueuedCall> = news.calls.iter().filter(|call| wants(row, news, call)).copied().collect();
+            let wants = |call: &&QueuedCall| is_wanted(&row.settings, call.about);
+            let wanted: Vec<QueuedCall> = news.calls.iter().filter(wants).copied().collect();
             if wanted.is_empty() {
                 continue;
             }
@@ -79,7 +73,7 @@ impl<'a> Teller<'a> {
             });
         }
         if !queued.is_empty() {
-            let (account, message) = (account.clone(), news.message);
+            let (account, message) = (account.clone(), news.source.message());
             self.events.push(CallsQueued { account, message, fact, endpoints: queued }.into());
         }
         self.endpoints.insert(account, endpoints);
@@ -109,127 +103,15 @@ impl<'a> Teller<'a> {
     }
 }
 
-fn wants(row: &EndpointRow, news: &News<'_>, call: &QueuedCall) -> bool {
-    match call.about {
-        CallAbout::Delivery(_, event) => row.settings.wants(event),
-        CallAbout::Message(_) => row.settings.direction == news.direction,
-    }
-}
-
-fn told(event: &Event) -> Vec<News<'_>> {
-    match event {
-        Event::Delivered(e) => {
-            outgoing(&e.account, e.message, OutgoingEvent::Delivered, e.deliveries.iter().map(|d| Some(d.id)))
-        }
-        Event::AttemptDeferred(e) => {
-            outgoing(&e.account, e.message, OutgoingEvent::Delayed, e.deliveries.iter().map(|d| Some(d.id)))
-        }
-        Event::AttemptInDoubt(e) => {
-            // Where no attempt follows, what becomes of the delivery is another fact.
-            let delayed = e.deliveries.iter().map(|d| d.next.map(|_| d.id));
-            outgoing(&e.account, e.message, OutgoingEvent::Delayed, delayed)
-        }
-        Event::DeliveryFailed(e) => {
-            outgoing(&e.account, e.message, OutgoingEvent::Failed, e.deliveries.iter().map(|d| Some(d.id)))
-        }
-        Event::DeliverySuppressed(e) => {
-            outgoing(&e.account, e.message, OutgoingEvent::Suppressed, e.deliveries.iter().map(|d| Some(d.id)))
-        }
-        Event::DeliveryCanceled(e) => {
-            outgoing(&e.account, e.message, OutgoingEvent::Canceled, e.deliveries.iter().map(|d| Some(d.id)))
-        }
-        // Our own notices are told of by the facts that they are about.
-        Event::MessageReceived(e) if e.notice_of.is_some() => Vec::new(),
-        Event::MessageReceived(e) => {
-            let mut news: Vec<News<'_>> = Vec::new();
-            for (place, copy) in (0..).zip(&e.copies) {
-                let call = QueuedCall { place, about: CallAbout::Message(copy.msg_id) };
-                match news.iter_mut().find(|news| *news.account == copy.account) {
-                    Some(news) => news.calls.push(call),
-                    None => news.push(News {
-                        account: &copy.account,
-                        message: e.body.body,
-                        direction: Direction::Incoming,
-                        calls: vec![call],
-                    }),
-                }
-            }
-            news
-        }
-        Event::LedgerCreated(_)
-        | Event::ClockStepped(_)
-        | Event::LedgerBranched(_)
-        | Event::AccountConfigured(_)
-        | Event::AccountRemoved(_)
-        | Event::DomainConfigured(_)
-        | Event::DomainRemoved(_)
-        | Event::AddressAdded(_)
-        | Event::AddressRemoved(_)
-        | Event::TransportConfigured(_)
-        | Event::TransportRemoved(_)
-        | Event::MessageSubmitted(_)
-        | Event::AttemptStarted(_)
-        | Event::DeliveryHeld(_)
-        | Event::DeliveryReleased(_)
-        | Event::DeliveryRescheduled(_)
-        | Event::WishNoted(_)
-        | Event::AddressSuppressed(_)
-        | Event::SuppressionLifted(_)
-        | Event::MessageDeleted(_)
-        | Event::HoldRuleAdded(_)
-        | Event::HoldRuleRemoved(_)
-        | Event::JobStarted(_)
-        | Event::JobAdvanced(_)
-        | Event::JobFinished(_)
-        | Event::EndpointConfigured(_)
-        | Event::EndpointDisabled(_)
-        | Event::EndpointRemoved(_)
-        | Event::CallsQueued(_)
-        | Event::CallsAttempted(_)
-        | Event::CallsCanceled(_)
-        | Event::CallsRetried(_)
-        | Event::CallsHeld(_)
-        | Event::TestCallMade(_)
-        | Event::ReplayStarted(_)
-        | Event::ReplayAdvanced(_)
-        | Event::ReplayStopped(_)
-        | Event::ReplayResumed(_)
-        | Event::ReplayEnded(_)
-        | Event::KeyAdded(_)
-        | Event::KeyRevoked(_)
-        | Event::KeyUsed(_)
-        | Event::CursorSet(_)
-        | Event::CursorRemoved(_)
-        | Event::Expired(_) => Vec::new(),
-    }
-}
-
-/// Of a fact's deliveries those that are given are news; each keeps its place.
-fn outgoing(
-    account: &AccountName,
-    message: MessageUuid,
-    event: OutgoingEvent,
-    deliveries: impl Iterator<Item = Option<DeliveryId>>,
-) -> Vec<News<'_>> {
-    let calls: Vec<QueuedCall> = (0..)
-        .zip(deliveries)
-        .filter_map(|(place, id)| Some(QueuedCall { place, about: CallAbout::Delivery(id?, event) }))
-        .collect();
-    if calls.is_empty() {
-        return Vec::new();
-    }
-    vec![News { account, message, direction: Direction::Outgoing, calls }]
-}
-
 #[cfg(test)]
 mod tests {
     use postledger_events::Answer;
     use postledger_events::Record;
     use postledger_events::fact::delivery::{CanceledDelivery, DeliveryCanceled};
-    use postledger_events::fact::endpoint::{EndpointConfigured, EndpointSettings};
+    use postledger_events::fact::endpoint::{Direction, EndpointConfigured, EndpointSettings, OutgoingEvent};
     use postledger_events::fact::mailbox::{MailboxCopy, MessageReceived};
     use postledger_events::fact::submission::BodyRef;
-    use postledger_events::id::{MailboxName, MsgId, Sha256};
+    use postledger_events::id::{MailboxName, MessageUuid, MsgId, Sha256};
     use postledger_events::time::Timestamp;
     use postledger_projections::{Memory, fold};
 

@@ -33,6 +33,8 @@ pub fn start(c: &StartReplay, rows: &dyn Rows, moment: Moment) -> Result<Decisio
         format!("there is nothing from record {} to {}; the last is {last}", scope.from, c.to.unwrap_or(last))
     } else if row.settings.direction == Direction::Incoming && !c.kinds.is_empty() {
         "an incoming endpoint is told of messages; kinds of events can only be chosen for an outgoing one".to_owned()
+    } else if let Some(unwanted) = c.kinds.iter().find(|kind| !row.settings.wants(**kind)) {
+        format!("endpoint {} is not told of {unwanted:?}; kinds narrow what it is told of", c.endpoint).to_lowercase()
     } else if !(1..=endpoint::CALLS_PER_SECOND_MAX).contains(&c.calls_per_second_max.unwrap_or(1)) {
         format!("a rate in calls per second is 1 to {}", endpoint::CALLS_PER_SECOND_MAX)
     } else if let Some(open) = open {
@@ -63,8 +65,8 @@ pub fn advance(c: &AdvanceReplay, rows: &dyn Rows, policy: &Policy, moment: Mome
     let (mut results, mut cursor) = (Vec::new(), c.cursor);
     let (mut gone, mut given_up) = (None, None);
     for finished in c.results.iter().filter(|finished| seen.insert(finished.call)) {
-        let before =
-            replay.trouble.filter(|trouble| trouble.call == finished.call).map_or(0, |trouble| trouble.attempts);
+        let trouble = replay.trouble.as_ref().filter(|trouble| trouble.call == finished.call);
+        let before = trouble.map_or(0, |trouble| trouble.last.attempt);
         let result = verdict.of(finished, before + 1);
         match result.outcome {
             CallOutcome::Delivered | CallOutcome::Failed(CallFailure::Forgotten) => {}
@@ -169,7 +171,7 @@ mod tests {
     use postledger_events::command::{CallReply, FinishedCall};
     use postledger_events::fact::account::RetrySchedule;
     use postledger_events::fact::call::{CallRef, CallTexts};
-    use postledger_events::fact::endpoint::{EndpointConfigured, EndpointSettings};
+    use postledger_events::fact::endpoint::{EndpointConfigured, EndpointSettings, OutgoingEvent};
     use postledger_events::id::{AccountName, EndpointName, Sha256};
     use postledger_events::time::Timestamp;
     use postledger_projections::{Memory, fold};
@@ -265,6 +267,15 @@ mod tests {
             &rows(),
             "a rate in calls per second is 1 to 10000",
         );
+        let kinds = vec![OutgoingEvent::Failed, OutgoingEvent::Delayed];
+        check(StartReplay { kinds: kinds.clone(), ..wish(None) }, &rows(), "");
+        let mut narrow = rows();
+        let StartReplay { account, endpoint, by, .. } = wish(None);
+        let mut settings = EndpointSettings::new(Direction::Outgoing, "https://example.org/".to_owned());
+        settings.events = vec![OutgoingEvent::Failed];
+        append(&mut narrow, 2, EndpointConfigured { account, endpoint, settings, by }.into());
+        let why = "endpoint shop is not told of delayed; kinds narrow what it is told of";
+        check(StartReplay { kinds, ..wish(None) }, &narrow, why);
         check(wish(None), &Memory::default(), "there is no endpoint shop of account mox");
         check(wish(None), &started(), "replay 50 of this endpoint is not over; cancel it first");
     }
@@ -275,7 +286,7 @@ mod tests {
         assert_eq!(go_on(&mut rows, 12, &[(10, 200), (11, 200)], false).unwrap(), "ReplayAdvanced at 12");
         assert_eq!(go_on(&mut rows, 15, &[(12, 500), (14, 200)], true).unwrap(), "ReplayAdvanced at 12");
         let trouble = calls::replay(&rows, ReplayId(REPLAY)).unwrap().unwrap().trouble.unwrap();
-        assert_eq!((trouble.call.fact, trouble.attempts), (Seq(12), 1));
+        assert_eq!((trouble.call.fact, trouble.last.attempt), (Seq(12), 1));
         assert_eq!(trouble.next, NOW + Duration::from_secs(60));
         assert_eq!(go_on(&mut rows, 13, &[(12, 500)], false).unwrap(), "ReplayAdvanced ReplayStopped at 12");
         let refused = go_on(&mut rows, 13, &[], false).unwrap_err();

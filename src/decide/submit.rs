@@ -7,7 +7,8 @@ use postledger_events::command::{Submit, Submitted};
 use postledger_events::fact::delivery::{DeliverySuppressed, SuppressedRecipient};
 use postledger_events::fact::expiry::{Expired, ExpiredBody};
 use postledger_events::fact::submission::{
-    Idempotency, MessageSubmitted, SentCopy, SubmissionPersonal, SubmittedDelivery, SubmittedRecipient, reverse_path,
+    Idempotency, MessageSubmitted, Origin, SentCopy, SubmissionPersonal, SubmittedDelivery, SubmittedRecipient, Via,
+    reverse_path,
 };
 use postledger_events::id::{AccountName, DeliveryId, FromId, MailboxName, MsgId};
 use postledger_events::refusal::{FUTURE_RELEASE_MAX_S, RECIPIENTS_MAX, Thing};
@@ -36,6 +37,9 @@ pub fn submit(c: &Submit, rows: &dyn Rows, policy: &Policy, moment: Moment) -> R
     if let Some(row) = earlier_answer(rows, &c.account, c.idempotency.as_ref(), moment.now)? {
         let submitted = row.submitted.ok_or(Refusal::IdempotencyMismatch)?;
         return Ok(Decision::new(Answer::Submitted(repeated(submitted))));
+    }
+    if let Some(origin) = &c.origin {
+        check_origin(rows, &c.account, origin)?;
     }
     let account = sender(rows, &c.account, &c.from)?;
     check_recipients(rows, &account, c.recipients.iter().map(|(address, _)| address), moment.now)?;
@@ -74,6 +78,23 @@ pub fn submit(c: &Submit, rows: &dyn Rows, policy: &Policy, moment: Moment) -> R
 fn repeated(earlier: SubmittedAnswer) -> Submitted {
     let SubmittedAnswer { message, message_id, recipients } = earlier;
     Submitted { message, message_id, recipients, repeated: true }
+}
+
+/// What is sent again must be over without having arrived, and its content must still be there.
+fn check_origin(rows: &dyn Rows, account: &AccountName, origin: &Origin) -> Result<(), Refusal> {
+    let message = deliveries::message(rows, origin.message).map_err(damaged)?;
+    let message = message.filter(|message| message.account == *account);
+    let message = message.ok_or_else(|| Refusal::NoSuch(Thing::Message(origin.message.to_string())))?;
+    if !message.contents {
+        let why = format!("the content of message {} is not kept any more, so it cannot be sent again", origin.message);
+        return Err(Refusal::Conflict(why));
+    }
+    for id in &origin.deliveries {
+        let row = deliveries::delivery(rows, *id).map_err(damaged)?;
+        let row = row.filter(|row| row.message == origin.message);
+        row.ok_or_else(|| Refusal::NoSuch(Thing::Delivery(id.to_string())))?.check_sent_again()?;
+    }
+    Ok(())
 }
 
 /// The account, if it may send from this address.
@@ -141,8 +162,9 @@ fn sent_copy(c: &Submit, account: &AccountRow, rows: &dyn Rows, policy: &Policy)
 
 /// What joins fromids to the reverse-path: `None` if this submission has none. The longest fromid must fit.
 fn fromid_separator(c: &Submit, account: &AccountRow, rows: &dyn Rows) -> Result<Option<char>, Refusal> {
-    // A key has no address of its own: it sends as whoever is in From.
-    let login = if c.login.starts_with("key:") { Some(c.from.clone()) } else { Address::parse(&c.login).ok() };
+    // A key has no address of its own, nor need whoever sends again have one: they send as whoever is in From.
+    let is_other = c.login.starts_with("key:") || c.via == Via::Redelivery;
+    let login = if is_other { Some(c.from.clone()) } else { Address::parse(&c.login).ok() };
     let (Some(login), Some(base)) = (login, &c.reverse_path) else { return Ok(None) };
     if !account.settings.fromid_logins.contains(&login) || c.fromids.len() != c.recipients.len() {
         return Ok(None);

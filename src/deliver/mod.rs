@@ -107,9 +107,13 @@ impl Reactor {
             let (wait, hungry) = (self.wait(), self.is_hungry());
             tokio::select! {
                 () = stop.cancelled() => break,
-                _ = looks.tick(), if hungry => self.refill().await,
+                _ = looks.tick(), if hungry => {
+                    log.mark_unchanged();
+                    self.refill().await;
+                }
                 Some(ended) = self.running.join_next_with_id(), if !self.running.is_empty() => self.ended(ended).await,
-                changed = log.changed() => {
+                // What is written before the next look will be seen by it.
+                changed = log.changed(), if !hungry => {
                     if changed.is_err() {
                         break;
                     }

@@ -278,10 +278,23 @@ pub struct Expected {
 impl Expected {
     /// As [`Ledger::submit`]; it is no longer expected as soon as it waits for the writer.
     pub async fn submit(self, intent: impl Into<Intent>) -> Result<Committed, SubmitError> {
-        let ledger = self.ledger.clone();
-        let answered = ledger.enqueue(intent.into()).await?;
+        let (ledger, intent) = (self.ledger.clone(), intent.into());
+        let place = ledger.place(&intent.command).await?;
+        // Before the writer is woken: it would wait for this one.
         drop(self);
+        let answered = place.take(intent);
         answered.await.unwrap_or_else(|_| Err(ledger.inner.shared.gone()))
+    }
+}
+
+/// A place in the writer's queue that nothing stands in yet.
+struct Waiting<'a>(mpsc::Permit<'a, Message>);
+
+impl Waiting<'_> {
+    fn take(self, intent: Intent) -> oneshot::Receiver<Result<Committed, SubmitError>> {
+        let (answer, answered) = oneshot::channel();
+        self.0.send(Message::Command(Box::new(Request { intent, answer })));
+        answered
     }
 }
 
@@ -353,7 +366,8 @@ impl Ledger {
 
     /// Returns when the command's facts are on disk, or it was refused and left no trace.
     pub async fn submit(&self, intent: impl Into<Intent>) -> Result<Committed, SubmitError> {
-        let answered = self.enqueue(intent.into()).await?;
+        let intent = intent.into();
+        let answered = self.place(&intent.command).await?.take(intent);
         answered.await.unwrap_or_else(|_| Err(self.inner.shared.gone()))
     }
 
@@ -363,18 +377,16 @@ impl Ledger {
         Expected { ledger: self.clone() }
     }
 
-    async fn enqueue(&self, intent: Intent) -> Result<oneshot::Receiver<Result<Committed, SubmitError>>, SubmitError> {
-        if is_new_mail(&intent.command) {
+    /// A place in the writer's queue.
+    async fn place(&self, command: &Command) -> Result<Waiting<'_>, SubmitError> {
+        if is_new_mail(command) {
             self.has_room().map_err(SubmitError::NoSpace)?;
         }
         if let Some(why) = self.inner.shared.stopped() {
             return Err(SubmitError::Stopped(why));
         }
-        let (answer, answered) = oneshot::channel();
         let place = tokio::time::timeout(QUEUE_WAIT_MAX, self.inner.sender().reserve()).await;
-        let place = place.map_err(|_| SubmitError::Busy)?.map_err(|_| self.inner.shared.gone())?;
-        place.send(Message::Command(Box::new(Request { intent, answer })));
-        Ok(answered)
+        Ok(Waiting(place.map_err(|_| SubmitError::Busy)?.map_err(|_| self.inner.shared.gone())?))
     }
 
     /// The last moment that is on disk.

@@ -340,7 +340,9 @@ fn write(writer: &mut Writer, event: Event, at: Timestamp) -> Result<(), store::
     let mut batch = writer.begin();
     batch.at = at;
     writer.append(event, &mut batch)?;
-    writer.commit(&mut batch)
+    writer.commit(&mut batch)?;
+    writer.settle(&mut batch);
+    Ok(())
 }
 
 /// Files without a message: their command was refused or never came, or they were forgotten and the machine stopped.

@@ -18,6 +18,11 @@ const MEMTABLE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// What a start after a crash has to read again at most, and what is set aside before it.
 const JOURNALS_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
+/// The engine's threads that flush and compact. The first leaves compactions to the others, and asks again and again, with a whole core, while
+/// all others are at one: with two threads (the engine's choice for two cores) 100 recipients a message took 0.071 ms of CPU
+/// each, with four 0.051.
+const WORKERS: usize = 4;
+
 const FORMAT: u32 = 1;
 
 pub(super) struct Store {
@@ -35,6 +40,7 @@ impl Store {
             // make an old journal unreadable.
             .journal_compression(CompressionType::None)
             .max_journaling_size(JOURNALS_BYTES_MAX)
+            .worker_threads(WORKERS)
             .open()?;
         let meta = db.keyspace("meta", row_options)?;
         let bodies = db.keyspace("bodies", log_options)?;

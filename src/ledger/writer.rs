@@ -138,6 +138,7 @@ impl Writer {
                     table.as_of = Some(as_of);
                 }
                 self.publish();
+                self.announce();
             }
             Message::Verified(seq) => self.note(|mark| mark.verified = seq),
             Message::Round(round) => self.note(|mark| mark.round = Some(round)),
@@ -213,7 +214,11 @@ impl Writer {
     fn finish(&mut self, batch: Option<Batch>) {
         let Some(mut batch) = batch else { return };
         match self.commit(&mut batch) {
-            Ok(()) => batch.answer(),
+            Ok(()) => {
+                // Who waits for an answer comes first.
+                batch.answer();
+                self.settle(&mut batch);
+            }
             // IMPORTANT: the outcome is unknown, and a second sync may say yes to what the first one lost. Only a new start,
             // which reads what is there, may go on.
             Err(e) => batch.fail(&self.shared.stop(format!("writing failed: {e}"))),
@@ -223,7 +228,8 @@ impl Writer {
     /// Everything or nothing, on disk when it returns.
     pub(super) fn commit(&mut self, batch: &mut Batch) -> Result<(), Error> {
         batch.files_kept.drain(..).for_each(StagedFile::keep);
-        if batch.lines.is_empty() && batch.secrets.is_empty() && batch.bodies.is_empty() {
+        batch.is_empty = batch.lines.is_empty() && batch.secrets.is_empty() && batch.bodies.is_empty();
+        if batch.is_empty {
             return Ok(());
         }
         let mut engine = self.shared.store.batch();
@@ -235,11 +241,18 @@ impl Writer {
         self.write(engine)?;
         self.head = batch.head;
         self.publish();
-        batch.files_forgotten.drain(..).for_each(|body| self.shared.bodies.forget_file(body));
-        // IMPORTANT: after the sync, so that the watermark is never ahead of the log. The batch is safe; if this fails, its
-        // commands are answered, but no more are taken.
-        self.note(|_| {});
         Ok(())
+    }
+
+    /// What follows a batch that is on disk.
+    pub(super) fn settle(&mut self, batch: &mut Batch) {
+        batch.files_forgotten.drain(..).for_each(|body| self.shared.bodies.forget_file(body));
+        if batch.is_empty {
+            return;
+        }
+        // IMPORTANT: after the sync, so that the watermark is never ahead of the log. If this fails, no more commands are taken.
+        self.note(|_| {});
+        self.announce();
     }
 
     /// Writes, syncs and counts.
@@ -308,6 +321,7 @@ impl Writer {
             engine.commit()?;
             Arc::make_mut(&mut self.view).tables[projection.table as usize] = Some(new);
             self.publish();
+            self.announce();
             if let Some(old) = target.replaces {
                 self.shared.store.db.delete_keyspace(old)?;
             }
@@ -321,6 +335,10 @@ impl Writer {
         let lock = self.shared.lock.clone();
         let published = Published { engine, view: self.view.clone(), head: self.head, _lock: lock };
         self.shared.current.store(Arc::new(published));
+    }
+
+    /// Wakes those who watch the ledger.
+    fn announce(&self) {
         self.shared.position.send_replace(self.head.seq);
     }
 
@@ -378,6 +396,8 @@ pub(super) struct Batch {
     files_kept: Vec<StagedFile>,
     files_forgotten: Vec<MessageUuid>,
     bytes: usize,
+    /// There was nothing to write.
+    is_empty: bool,
     answers: Vec<Due>,
 }
 
@@ -393,6 +413,7 @@ impl Batch {
             files_kept: Vec::new(),
             files_forgotten: Vec::new(),
             bytes: 0,
+            is_empty: false,
             answers: Vec::new(),
         }
     }
@@ -423,8 +444,8 @@ impl Batch {
         }
     }
 
-    fn answer(self) {
-        for Due { answer, result } in self.answers {
+    fn answer(&mut self) {
+        for Due { answer, result } in self.answers.drain(..) {
             // Who asked may have gone away; the fact stays.
             let _ = answer.send(result.map_err(SubmitError::Refused));
         }

@@ -1,5 +1,7 @@
 //! One call: its body from facts and content, its headers, the POST, and what came of it.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -7,12 +9,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use postledger_events::command::{CallReply, FinishedCall, RecordTestCall};
 use postledger_events::fact::call::{BODY_VERSION, CallRef, CallTexts};
-use postledger_events::fact::endpoint::EndpointSettings;
-use postledger_events::id::{AccountName, Author, EndpointName, LedgerId, SecretId, Seq};
+use postledger_events::fact::endpoint::{CallFormat, EndpointSettings};
+use postledger_events::id::{AccountName, Author, EndpointName, LedgerId, MessageUuid, SecretId, Seq};
 use postledger_events::time::Timestamp;
-use postledger_events::{Command, Event, Record};
-use postledger_projections::calls::{self, CallRow};
-use postledger_projections::{Table, accounts, timeline};
+use postledger_events::{Command, Record};
+use postledger_projections::news::{self, News, Source};
+use postledger_projections::{Table, accounts, calls, timeline};
 use zeroize::Zeroizing;
 
 use super::client::{Client, Failure, Post, Reply, Settings};
@@ -27,6 +29,8 @@ use crate::mail::contents::contents;
 const USER_AGENT: &str = concat!("postledger/", env!("CARGO_PKG_VERSION"), " (webhook)");
 /// Of a text about what went wrong.
 const ERROR_CHARS_MAX: usize = 512;
+/// Records of submissions that are remembered.
+const SUBMISSIONS_MAX: usize = 256;
 
 /// Calls endpoints.
 pub struct Caller {
@@ -47,26 +51,38 @@ pub struct Ended {
 }
 
 /// A POST that was made, or failed.
-struct Made {
+pub(super) struct Made {
     started: Timestamp,
     took: Duration,
     result: Result<Reply, Failure>,
 }
 
-/// What a call needs before it can be made.
-struct Prepared {
+/// How an endpoint is reached, and what its calls are signed with.
+pub(super) struct Contact {
     target: Target,
-    settings: EndpointSettings,
-    body: Body,
-    webhook_id: String,
-    number: u64,
-    attempt: u32,
+    connect_timeout: Duration,
+    timeout: Duration,
     authorization: Option<Zeroizing<String>>,
     secrets: Vec<Secret>,
 }
 
+/// What a call needs before it can be made.
+pub(super) struct Prepared {
+    contact: Arc<Contact>,
+    body: Body,
+    webhook_id: String,
+    number: u64,
+    attempt: u32,
+}
+
+impl Prepared {
+    pub(super) fn new(contact: Arc<Contact>, name: &Name<'_>, body: Body, attempt: u32) -> Prepared {
+        Prepared { contact, body, webhook_id: name.webhook_id(), number: name.number(), attempt }
+    }
+}
+
 /// Why a call is not made now.
-enum Unprepared {
+pub(super) enum Unprepared {
     /// It has ended meanwhile, or its endpoint takes no calls; there is nothing to tell.
     Nothing,
     Forgotten,
@@ -139,10 +155,11 @@ impl Caller {
         let name = Name { ledger, account, endpoint, call };
         let told = Told::Test(row.settings.direction, self.clock.now());
         let body = payload::body(BODY_VERSION, row.settings.format, &name, told).map_err(|e| unprepared(&e))?;
-        let prepared = self.with_secrets(row.settings, body, &name, 1).map_err(|e| match e {
+        let contact = self.contact(&row.settings).map_err(|e| match e {
             Unprepared::Failed(why) => TestError::Unprepared(why),
             Unprepared::Nothing | Unprepared::Forgotten => TestError::NoEndpoint(account.clone(), endpoint.clone()),
         })?;
+        let prepared = Prepared::new(Arc::new(contact), &name, body, 1);
         let made = self.make(prepared, &format!("{account}/{endpoint}")).await;
         let (started, took) = (made.started, made.took);
         let Ended { finished, response, error } = self.ended(call, made);
@@ -174,11 +191,12 @@ impl Caller {
         let waiting = calls::call(&rows, account, endpoint, call)?.filter(|call| call.may_go(branch));
         let waiting = waiting.filter(|_| calls::is_enabled(&row, &state)).ok_or(Unprepared::Nothing)?;
         let name = Name { ledger: self.ledger_id(&rows)?, account, endpoint, call };
-        let body = self.body(&rows, &row.settings, &name, &waiting)?;
-        self.with_secrets(row.settings, body, &name, waiting.attempts + 1)
+        let contact = Arc::new(self.contact(&row.settings)?);
+        let body = self.body_anew(&rows, row.settings.format, waiting.version, &name)?;
+        Ok(Prepared::new(contact, &name, body, waiting.attempts + 1))
     }
 
-    fn ledger_id(&self, rows: &Snapshot) -> Result<LedgerId, crate::ledger::Error> {
+    pub(super) fn ledger_id(&self, rows: &Snapshot) -> Result<LedgerId, crate::ledger::Error> {
         if let Some(id) = self.ledger_id.get() {
             return Ok(*id);
         }
@@ -187,40 +205,50 @@ impl Caller {
         Ok(*self.ledger_id.get_or_init(|| created.ledger))
     }
 
-    fn body(
+    /// The body of a call, from nothing but its name.
+    pub(super) fn body_anew(
         &self,
         rows: &Snapshot,
-        settings: &EndpointSettings,
+        format: CallFormat,
+        version: u16,
         name: &Name<'_>,
-        call: &CallRow,
     ) -> Result<Body, Unprepared> {
-        let fact = rows.record(call.call.fact)?.ok_or(Unprepared::Forgotten)?;
-        let written = match &fact.event {
-            Event::MessageReceived(received) => {
-                let raw = self.ledger.body(&received.body).map_err(|e| match e {
+        let fact = rows.record(name.call.fact)?.ok_or(Unprepared::Forgotten)?;
+        let told = news::told(&fact.event);
+        let of_place = |news: &&News<'_>| news.calls.iter().any(|call| call.place == name.call.place);
+        let place = || Unprepared::Failed(payload::Error::Place.to_string());
+        let source = told.iter().find(of_place).ok_or_else(place)?.source;
+        self.body(rows, format, version, name, (&fact, source), &mut Submissions::default())
+    }
+
+    /// The body of the call about this fact, whose news come from there.
+    pub(super) fn body(
+        &self,
+        rows: &Snapshot,
+        format: CallFormat,
+        version: u16,
+        name: &Name<'_>,
+        (fact, source): (&Record, Source),
+        submissions: &mut Submissions,
+    ) -> Result<Body, Unprepared> {
+        let written = match source {
+            Source::Received(received) => {
+                let raw = self.ledger.body(&received).map_err(|e| match e {
                     BodyError::Missing(_) => Unprepared::Forgotten,
                     BodyError::Size { .. } | BodyError::Store(_) => Unprepared::Failed(e.to_string()),
                 })?;
                 let contents = contents(&raw);
-                payload::body(call.version, settings.format, name, Told::Incoming { fact: &fact, contents: &contents })
+                payload::body(version, format, name, Told::Incoming { fact, contents: &contents })
             }
-            // Every other fact that calls are queued for is about a submission.
-            _ => {
-                let submitted = submission(rows, call)?;
-                let told = Told::Outgoing { fact: &fact, submitted: &submitted };
-                payload::body(call.version, settings.format, name, told)
+            Source::Submitted(message) => {
+                let submitted = submissions.of(rows, message)?;
+                payload::body(version, format, name, Told::Outgoing { fact, submitted })
             }
         };
         written.map_err(|e| Unprepared::Failed(e.to_string()))
     }
 
-    fn with_secrets(
-        &self,
-        settings: EndpointSettings,
-        body: Body,
-        name: &Name<'_>,
-        attempt: u32,
-    ) -> Result<Prepared, Unprepared> {
+    pub(super) fn contact(&self, settings: &EndpointSettings) -> Result<Contact, Unprepared> {
         let target = Target::parse(&settings.url).map_err(|e| Unprepared::Failed(e.to_string()))?;
         let authorization = settings.authorization.as_ref().map(|secret| self.secret(secret.id)).transpose()?;
         let mut secrets = Vec::new();
@@ -228,8 +256,9 @@ impl Caller {
             let text = self.secret(secret.id)?;
             secrets.push(Secret::parse(&text).map_err(|e| Unprepared::Failed(e.to_string()))?);
         }
-        let (webhook_id, number) = (name.webhook_id(), name.number());
-        Ok(Prepared { target, settings, body, webhook_id, number, attempt, authorization, secrets })
+        let (connect_timeout, timeout) = (settings.connect_timeout_s, settings.timeout_s);
+        let [connect_timeout, timeout] = [connect_timeout, timeout].map(|s| Duration::from_secs(s.into()));
+        Ok(Contact { target, connect_timeout, timeout, authorization, secrets })
     }
 
     fn secret(&self, id: SecretId) -> Result<Zeroizing<String>, Unprepared> {
@@ -238,7 +267,8 @@ impl Caller {
         Ok(Zeroizing::new(std::str::from_utf8(&bytes).map_err(|_| missing())?.to_owned()))
     }
 
-    async fn make(&self, prepared: Prepared, pool: &str) -> Made {
+    pub(super) async fn make(&self, prepared: Prepared, pool: &str) -> Made {
+        let contact = &prepared.contact;
         let started = self.clock.now();
         let mut headers = vec![
             ("user-agent", USER_AGENT.to_owned()),
@@ -248,20 +278,21 @@ impl Caller {
             ("webhook-id", prepared.webhook_id.clone()),
             ("webhook-timestamp", started.as_secs().to_string()),
         ];
-        if let Some(value) = &prepared.authorization {
+        if let Some(value) = &contact.authorization {
             headers.push(("authorization", value.to_string()));
         }
-        if !prepared.secrets.is_empty() {
-            let value = signatures(&prepared.secrets, &prepared.webhook_id, started, &prepared.body.bytes);
+        if !contact.secrets.is_empty() {
+            let value = signatures(&contact.secrets, &prepared.webhook_id, started, &prepared.body.bytes);
             headers.push(("webhook-signature", value));
         }
         let post = Post {
             pool,
-            target: &prepared.target,
+            target: &contact.target,
             headers,
             body: Bytes::from(prepared.body.bytes),
-            connect_timeout: Duration::from_secs(prepared.settings.connect_timeout_s.into()),
-            timeout: Duration::from_secs(prepared.settings.timeout_s.into()),
+            started,
+            connect_timeout: contact.connect_timeout,
+            timeout: contact.timeout,
         };
         let result = self.client.post(&post).await;
         let took = self.clock.now().since(started);
@@ -269,7 +300,7 @@ impl Caller {
         Made { started, took, result }
     }
 
-    fn ended(&self, call: CallRef, made: Made) -> Ended {
+    pub(super) fn ended(&self, call: CallRef, made: Made) -> Ended {
         let (reply, remote_addr, response, error) = match made.result {
             Ok(Reply { status, retry_after_s, excerpt, remote }) => {
                 let response = Some(excerpt).filter(|text| !text.is_empty());
@@ -281,7 +312,7 @@ impl Caller {
         Ended { finished, response, error }
     }
 
-    fn not_made(&self, call: CallRef, reply: CallReply, error: Option<String>) -> Ended {
+    pub(super) fn not_made(&self, call: CallRef, reply: CallReply, error: Option<String>) -> Ended {
         let finished = self.finished(call, self.clock.now(), Duration::ZERO, None, reply);
         Ended { finished, response: None, error }
     }
@@ -308,8 +339,24 @@ impl Caller {
     }
 }
 
-fn submission(rows: &Snapshot, call: &CallRow) -> Result<Record, Unprepared> {
-    let first = timeline::of(rows, call.message, Seq(0), 1)?;
+/// The records of submissions, those that were asked for last: facts that follow each other are often about one message.
+#[derive(Default)]
+pub(super) struct Submissions(HashMap<MessageUuid, Record>);
+
+impl Submissions {
+    fn of(&mut self, rows: &Snapshot, message: MessageUuid) -> Result<&Record, Unprepared> {
+        if self.0.len() >= SUBMISSIONS_MAX && !self.0.contains_key(&message) {
+            self.0.clear();
+        }
+        match self.0.entry(message) {
+            Entry::Occupied(known) => Ok(known.into_mut()),
+            Entry::Vacant(place) => Ok(place.insert(submission(rows, message)?)),
+        }
+    }
+}
+
+fn submission(rows: &Snapshot, message: MessageUuid) -> Result<Record, Unprepared> {
+    let first = timeline::of(rows, message, Seq(0), 1)?;
     let record = first.first().map(|seq| rows.record(*seq)).transpose()?.flatten();
     match (record, rows.as_of(Table::Timeline)) {
         (Some(record), _) => Ok(record),
@@ -319,6 +366,6 @@ fn submission(rows: &Snapshot, call: &CallRow) -> Result<Record, Unprepared> {
     }
 }
 
-fn clip(text: &str) -> String {
+pub(super) fn clip(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(ERROR_CHARS_MAX).collect()
 }

@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper::{Response, header};
 use hyper_util::rt::TokioIo;
+use postledger_events::time::Timestamp;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -54,6 +55,8 @@ pub struct Post<'a> {
     pub target: &'a Target,
     pub headers: Vec<(&'static str, String)>,
     pub body: Bytes,
+    /// What a date in the answer is compared with.
+    pub started: Timestamp,
     /// For name lookup, connection and TLS.
     pub connect_timeout: Duration,
     /// For all of it.
@@ -151,7 +154,7 @@ impl Client {
             let remote = connection.remote;
             match timeout_at(deadline, send(&mut connection, post)).await {
                 Err(_) => return Err(Error::Timeout(post.timeout).at(remote)),
-                Ok(Ok(response)) => return Ok(self.finish(key, connection, response, deadline).await),
+                Ok(Ok(response)) => return Ok(self.finish(key, connection, response, post.started, deadline).await),
                 // The peer had let go of it, as it may at any time. It may have read the call, which then comes again with its id.
                 Ok(Err(Error::Http(_))) => {}
                 Ok(Err(error)) => return Err(error.at(remote)),
@@ -162,7 +165,7 @@ impl Client {
         match timeout_at(deadline, send(&mut connection, post)).await {
             Err(_) => Err(Error::Timeout(post.timeout).at(remote)),
             Ok(Err(error)) => Err(error.at(remote)),
-            Ok(Ok(response)) => Ok(self.finish(key, connection, response, deadline).await),
+            Ok(Ok(response)) => Ok(self.finish(key, connection, response, post.started, deadline).await),
         }
     }
 
@@ -191,10 +194,12 @@ impl Client {
         key: String,
         connection: Connection,
         response: Response<Incoming>,
+        started: Timestamp,
         deadline: Instant,
     ) -> Reply {
         let (status, remote) = (response.status().as_u16(), connection.remote);
-        let retry_after_s = response.headers().get(header::RETRY_AFTER).and_then(|v| retry_after(v.to_str().ok()?));
+        let asked = response.headers().get(header::RETRY_AFTER);
+        let retry_after_s = asked.and_then(|value| retry_after(value.to_str().ok()?, started));
         let mut body = response.into_body();
         let (mut bytes, mut length, mut whole) = (Vec::new(), 0, false);
         while let Ok(frame) = timeout_at(deadline, body.frame()).await {
@@ -346,13 +351,13 @@ async fn send(connection: &mut Connection, post: &Post<'_>) -> Result<Response<I
 }
 
 /// RFC 9110 §10.2.3: seconds, or a date.
-fn retry_after(value: &str) -> Option<u32> {
+fn retry_after(value: &str, now: Timestamp) -> Option<u32> {
     if let Ok(seconds) = value.trim().parse() {
         return Some(seconds);
     }
     let date = httpdate::parse_http_date(value.trim()).ok()?;
-    let seconds = date.duration_since(SystemTime::now()).unwrap_or_default().as_secs();
-    Some(u32::try_from(seconds).unwrap_or(u32::MAX))
+    let date = Timestamp::EPOCH + date.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Some(u32::try_from(date.since(now).as_secs()).unwrap_or(u32::MAX))
 }
 
 /// As text, without control characters that a terminal would obey.
@@ -375,13 +380,15 @@ mod tests {
 
     #[test]
     fn when_to_come_again() {
-        let check = |value: &str, expect: Option<u32>| assert_eq!(retry_after(value), expect, "{value}");
+        let now = Timestamp::from_secs(784_111_717);
+        let check = |value: &str, expect: Option<u32>| assert_eq!(retry_after(value, now), expect, "{value}");
         check("120", Some(120));
         check(" 0 ", Some(0));
-        check("Sun, 06 Nov 1994 08:49:37 GMT", Some(0));
+        check("Sun, 06 Nov 1994 08:49:37 GMT", Some(60));
+        check("Sun, 06 Nov 1994 08:00:00 GMT", Some(0));
+        check("Fri, 31 Dec 9999 23:59:59 GMT", Some(u32::MAX));
         check("-1", None);
         check("soon", None);
-        assert!(retry_after("Fri, 31 Dec 9999 23:59:59 GMT").is_some_and(|s| s > 1_000_000_000));
     }
 
     #[test]

@@ -16,19 +16,18 @@ use tokio_util::sync::CancellationToken;
 
 use super::call::{Caller, Ended};
 use super::due::{Found, look};
+use super::pace::Pace;
 use super::{Key, PAUSE};
 use crate::ledger::SubmitError;
 
 /// Results of one record.
-const RESULTS_MAX: usize = 1000;
+pub(super) const RESULTS_MAX: usize = 1000;
 /// With so many results that are not on disk, nothing more is called.
-const UNRECORDED_MAX: usize = 2000;
+pub(super) const UNRECORDED_MAX: usize = 2000;
 /// When fewer calls wait than this, the next round looks for more.
 const READY_MIN: usize = 64;
-/// How much of a pause may be caught up with, where calls have a rate.
-const BURST: Duration = Duration::from_millis(10);
 /// The shortest wait for what is due next.
-const WAIT_MIN: Duration = Duration::from_millis(1);
+pub(super) const WAIT_MIN: Duration = Duration::from_millis(1);
 
 pub(super) struct Endpoint {
     caller: Arc<Caller>,
@@ -49,8 +48,7 @@ pub(super) struct Endpoint {
     next_due: Option<Timestamp>,
     /// The last look has seen all that is due.
     exhausted: bool,
-    /// When the next call may go, where calls have a rate.
-    next_start: Timestamp,
+    pace: Arc<Pace>,
     concurrency_max: usize,
     calls_per_second_max: Option<u32>,
 }
@@ -62,7 +60,7 @@ struct Recorded {
 }
 
 impl Endpoint {
-    pub(super) fn new(caller: Arc<Caller>, key: Key, woken: Arc<Notify>) -> Endpoint {
+    pub(super) fn new(caller: Arc<Caller>, key: Key, woken: Arc<Notify>, pace: Arc<Pace>) -> Endpoint {
         Endpoint {
             caller,
             key,
@@ -76,7 +74,7 @@ impl Endpoint {
             bound: Due::FIRST,
             next_due: None,
             exhausted: false,
-            next_start: Timestamp::EPOCH,
+            pace,
             concurrency_max: 0,
             calls_per_second_max: None,
         }
@@ -149,7 +147,7 @@ impl Endpoint {
         let until = if self.ready.is_empty() || self.running.len() >= self.concurrency_max {
             self.next_due
         } else {
-            Some(self.next_start)
+            Some(self.pace.next())
         };
         until.map_or(PAUSE, |at| at.since(now)).clamp(WAIT_MIN, PAUSE)
     }
@@ -191,12 +189,10 @@ impl Endpoint {
         let now = self.now();
         while self.running.len() < self.concurrency_max
             && self.ended.len() < UNRECORDED_MAX
-            && (self.calls_per_second_max.is_none() || self.next_start <= now)
+            && !self.ready.is_empty()
+            && self.pace.take(self.calls_per_second_max, now)
             && let Some(call) = self.ready.pop_front()
         {
-            if let Some(rate) = self.calls_per_second_max {
-                self.next_start = self.next_start.max(now - BURST) + Duration::from_secs(1) / rate.max(1);
-            }
             let (caller, (account, endpoint)) = (Arc::clone(&self.caller), self.key.clone());
             let task = self.running.spawn(caller.call(account, endpoint, call));
             self.tasks.insert(task.id(), call);
@@ -266,7 +262,7 @@ impl Endpoint {
 }
 
 /// The results with their texts, each once.
-fn texts(results: &[Ended]) -> (Vec<FinishedCall>, CallTexts) {
+pub(super) fn texts(results: &[Ended]) -> (Vec<FinishedCall>, CallTexts) {
     let mut texts = CallTexts::default();
     let finished = results.iter().map(|ended| {
         let mut finished = ended.finished;

@@ -1,14 +1,17 @@
 //! Reactor: calls endpoints with what happened to an account's mail, and records what came of it.
 //!
 //! Every endpoint has a task of its own with its own window, connections and results, so that one that is slow or hangs delays no
-//! other. It holds no truth: a call is made until its outcome is on disk, so after a crash it is made again with the same id.
+//! other, and so has every replay. They hold no truth: a call is made until its outcome is on disk, so after a crash it is made
+//! again with the same id.
 
 mod call;
 pub mod client;
 mod due;
 mod endpoint;
 pub mod metrics;
+mod pace;
 pub mod payload;
+mod replay;
 pub mod sign;
 pub mod target;
 
@@ -16,15 +19,20 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use postledger_events::id::{AccountName, EndpointName, Seq};
+use postledger_events::id::{AccountName, EndpointName, ReplayId, Seq};
+use postledger_events::record::kind_of;
 use postledger_events::{Event, Record};
-use postledger_projections::calls;
+use postledger_projections::accounts;
+use postledger_projections::calls::{self, EndpointRow, ReplayRow};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::ledger::Snapshot;
 pub use call::{Caller, TestError, Tested};
 use endpoint::Endpoint;
+use pace::Pace;
+use replay::Replay;
 
 /// How long to wait after the ledger could not be read before it is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -34,10 +42,23 @@ const LOOK_PAUSE: Duration = Duration::from_millis(2);
 const IDLE_PAUSE: Duration = Duration::from_millis(100);
 /// Records that are read at once to see whom they concern.
 const RECORDS_MAX: usize = 4096;
-/// Of records that may concern an endpoint: all begin so.
-const KINDS: [&[u8]; 3] = [br#""kind":"Calls"#, br#""kind":"Endpoint"#, br#""kind":"Job"#];
-/// Where a record's line has its kind: behind its number and time.
-const KIND_WITHIN: usize = 128;
+/// The kinds of records that may concern an endpoint or a replay. Results of calls are left out: who made them wrote them.
+const KINDS: [&str; 14] = [
+    "CallsQueued",
+    "CallsCanceled",
+    "CallsRetried",
+    "CallsHeld",
+    "EndpointConfigured",
+    "EndpointDisabled",
+    "EndpointRemoved",
+    "JobStarted",
+    "JobAdvanced",
+    "JobFinished",
+    "ReplayStarted",
+    "ReplayStopped",
+    "ReplayResumed",
+    "ReplayEnded",
+];
 
 /// The account and name of an endpoint.
 type Key = (AccountName, EndpointName);
@@ -50,7 +71,8 @@ pub async fn run(caller: Arc<Caller>, stop_wait: Duration, stop: CancellationTok
         stop_wait,
         stop: stop.clone(),
         seen: Seq(0),
-        woken: HashMap::new(),
+        endpoints: HashMap::new(),
+        replays: HashMap::new(),
         running: JoinSet::new(),
         tasks: HashMap::new(),
     };
@@ -59,7 +81,7 @@ pub async fn run(caller: Arc<Caller>, stop_wait: Duration, stop: CancellationTok
             tracing::error!("endpoints cannot be read: {why}");
         }
         reactor.caller.client.tidy();
-        let pause = if reactor.woken.is_empty() { IDLE_PAUSE } else { LOOK_PAUSE };
+        let pause = if reactor.endpoints.is_empty() { IDLE_PAUSE } else { LOOK_PAUSE };
         tokio::select! {
             () = stop.cancelled() => break,
             () = tokio::time::sleep(pause) => {}
@@ -80,18 +102,39 @@ struct Reactor {
     stop: CancellationToken,
     /// All records to this one were looked at; 0: the endpoints themselves have to be looked at.
     seen: Seq,
-    /// The endpoints whose tasks run, and what wakes them.
-    woken: HashMap<Key, Arc<Notify>>,
+    /// Those whose tasks run.
+    endpoints: HashMap<Key, Running>,
+    /// The same, with what wakes them.
+    replays: HashMap<ReplayId, Arc<Notify>>,
     running: JoinSet<()>,
-    tasks: HashMap<tokio::task::Id, Key>,
+    tasks: HashMap<tokio::task::Id, Task>,
+}
+
+/// What the task of an endpoint shares.
+struct Running {
+    woken: Arc<Notify>,
+    pace: Arc<Pace>,
+}
+
+enum Task {
+    Endpoint(Key),
+    Replay(ReplayId),
 }
 
 /// Whom some records concern.
 #[derive(Default)]
 struct Concerned {
     endpoints: Vec<Key>,
+    replays: bool,
     /// Which endpoints there are, or whether they are called at all, may have changed.
     all: bool,
+}
+
+/// What the rows have that tasks are needed for.
+#[derive(Default)]
+struct Wanted {
+    endpoints: Vec<EndpointRow>,
+    replays: Vec<ReplayRow>,
 }
 
 impl Reactor {
@@ -103,78 +146,162 @@ impl Reactor {
             return Ok(());
         }
         // At the start everything may be due; without endpoints no record concerns one.
-        let all = after == Seq(0) || self.woken.is_empty();
+        let all = after == Seq(0) || self.endpoints.is_empty();
         let reading = tokio::task::spawn_blocking(move || {
             let concerned =
                 if all { Concerned { all, ..Concerned::default() } } else { concerned(&rows, after, last)? };
-            let endpoints =
-                if concerned.all { calls::all_endpoints(&rows).map_err(|e| e.to_string())? } else { Vec::new() };
-            Ok::<_, String>((concerned, endpoints))
+            let wanted = wanted(&rows, &concerned).map_err(|e| e.to_string())?;
+            Ok::<_, String>((concerned, wanted))
         });
-        let (concerned, endpoints) = reading.await.map_err(|e| e.to_string())??;
+        let (concerned, wanted) = reading.await.map_err(|e| e.to_string())??;
         self.seen = last;
-        for key in endpoints.into_iter().map(|row| (row.account, row.endpoint)) {
-            if !self.woken.contains_key(&key) {
-                self.start(key);
-            }
+        for row in wanted.endpoints {
+            self.start((row.account, row.endpoint));
+        }
+        for row in wanted.replays {
+            self.start_replay(row.replay, &(row.account, row.endpoint));
         }
         if concerned.all {
-            self.woken.values().for_each(|woken| woken.notify_one());
+            self.endpoints.values().for_each(|running| running.woken.notify_one());
         }
-        for woken in concerned.endpoints.iter().filter_map(|key| self.woken.get(key)) {
-            woken.notify_one();
+        if concerned.all || concerned.replays {
+            self.replays.values().for_each(|woken| woken.notify_one());
+        }
+        for running in concerned.endpoints.iter().filter_map(|key| self.endpoints.get(key)) {
+            running.woken.notify_one();
         }
         Ok(())
     }
 
     fn start(&mut self, key: Key) {
-        let woken = Arc::new(Notify::new());
-        self.woken.insert(key.clone(), Arc::clone(&woken));
-        let endpoint = Endpoint::new(Arc::clone(&self.caller), key.clone(), woken);
+        if self.endpoints.contains_key(&key) {
+            return;
+        }
+        let (woken, pace) = (Arc::new(Notify::new()), Arc::new(Pace::new()));
+        let endpoint = Endpoint::new(Arc::clone(&self.caller), key.clone(), Arc::clone(&woken), Arc::clone(&pace));
+        self.endpoints.insert(key.clone(), Running { woken, pace });
         let task = self.running.spawn(endpoint.run(self.stop_wait, self.stop.clone()));
-        self.tasks.insert(task.id(), key);
+        self.tasks.insert(task.id(), Task::Endpoint(key));
     }
 
-    /// The endpoint of the task is gone, or the task died; the next round starts one if there is an endpoint.
+    fn start_replay(&mut self, id: ReplayId, of: &Key) {
+        let Some(pace) = self.endpoints.get(of).map(|running| Arc::clone(&running.pace)) else { return };
+        if self.replays.contains_key(&id) {
+            return;
+        }
+        let woken = Arc::new(Notify::new());
+        self.replays.insert(id, Arc::clone(&woken));
+        let (caller, stop) = (Arc::clone(&self.caller), self.stop.clone());
+        let task = self.running.spawn(Replay::run(caller, id, woken, pace, self.stop_wait, stop));
+        self.tasks.insert(task.id(), Task::Replay(id));
+    }
+
+    /// What the task was for is gone or rests, or the task died; the next round starts one if there is a need.
     fn ended(&mut self, ended: &Result<(tokio::task::Id, ()), tokio::task::JoinError>) {
         let id = match ended {
             Ok((id, ())) => *id,
             Err(e) => {
-                tracing::error!("the task of an endpoint died: {e}");
+                tracing::error!("the task of an endpoint or a replay died: {e}");
                 e.id()
             }
         };
-        if let Some(key) = self.tasks.remove(&id) {
-            self.woken.remove(&key);
+        match self.tasks.remove(&id) {
+            Some(Task::Endpoint(key)) => drop(self.endpoints.remove(&key)),
+            Some(Task::Replay(id)) => drop(self.replays.remove(&id)),
+            None => {}
         }
         self.seen = Seq(0);
     }
 }
 
+/// What there is of those that are concerned.
+fn wanted(rows: &Snapshot, concerned: &Concerned) -> Result<Wanted, postledger_projections::Error> {
+    let mut wanted = Wanted::default();
+    if concerned.all {
+        wanted.endpoints = calls::all_endpoints(rows)?;
+    }
+    if concerned.all || concerned.replays {
+        let branch = accounts::counters(rows)?.branch;
+        wanted.replays = calls::open_replays(rows)?;
+        wanted.replays.retain(|replay| replay.may_go(branch));
+    }
+    Ok(wanted)
+}
+
 /// Whom the records behind `after` concern, up to `last`.
-fn concerned(rows: &crate::ledger::Snapshot, after: Seq, last: Seq) -> Result<Concerned, String> {
+fn concerned(rows: &Snapshot, after: Seq, last: Seq) -> Result<Concerned, String> {
     let mut found = Concerned::default();
     for (n, line) in rows.records(after.next()..=last).enumerate() {
         if n == RECORDS_MAX {
             return Ok(Concerned { all: true, ..found });
         }
         let (_, line) = line.map_err(|e| e.to_string())?;
-        let head = &line[..line.len().min(KIND_WITHIN)];
-        if !KINDS.iter().any(|kind| head.windows(kind.len()).any(|part| part == *kind)) {
+        if !kind_of(&line).is_some_and(|kind| KINDS.contains(&kind)) {
             continue;
         }
         let record = Record::decode(&line).map_err(|e| e.to_string())?;
-        match record.event {
-            Event::CallsQueued(e) => {
-                found.endpoints.extend(e.endpoints.into_iter().map(|of| (e.account.clone(), of.endpoint)));
-            }
-            Event::CallsCanceled(e) => found.endpoints.push((e.account, e.endpoint)),
-            Event::CallsRetried(e) => found.endpoints.push((e.account, e.endpoint)),
-            // Its own task wrote it.
-            Event::CallsAttempted(_) => {}
-            // Endpoints came, changed or went, or calls were put on hold by a job.
-            _ => found.all = true,
-        }
+        found.add(record.event);
     }
     Ok(found)
+}
+
+impl Concerned {
+    fn add(&mut self, event: Event) {
+        match event {
+            Event::CallsQueued(e) => {
+                self.endpoints.extend(e.endpoints.into_iter().map(|of| (e.account.clone(), of.endpoint)));
+            }
+            Event::CallsCanceled(e) => self.endpoints.push((e.account, e.endpoint)),
+            Event::CallsRetried(e) => self.endpoints.push((e.account, e.endpoint)),
+            Event::ReplayStarted(_) | Event::ReplayStopped(_) | Event::ReplayResumed(_) | Event::ReplayEnded(_) => {
+                self.replays = true;
+            }
+            // Endpoints came, changed or went, or calls were put on hold by a job.
+            Event::EndpointConfigured(_)
+            | Event::EndpointDisabled(_)
+            | Event::EndpointRemoved(_)
+            | Event::CallsHeld(_)
+            | Event::JobStarted(_)
+            | Event::JobAdvanced(_)
+            | Event::JobFinished(_) => self.all = true,
+            Event::CallsAttempted(_)
+            | Event::TestCallMade(_)
+            | Event::ReplayAdvanced(_)
+            | Event::LedgerCreated(_)
+            | Event::ClockStepped(_)
+            | Event::LedgerBranched(_)
+            | Event::AccountConfigured(_)
+            | Event::AccountRemoved(_)
+            | Event::DomainConfigured(_)
+            | Event::DomainRemoved(_)
+            | Event::AddressAdded(_)
+            | Event::AddressRemoved(_)
+            | Event::TransportConfigured(_)
+            | Event::TransportRemoved(_)
+            | Event::MessageSubmitted(_)
+            | Event::AttemptStarted(_)
+            | Event::Delivered(_)
+            | Event::AttemptDeferred(_)
+            | Event::DeliveryFailed(_)
+            | Event::AttemptInDoubt(_)
+            | Event::DeliverySuppressed(_)
+            | Event::DeliveryCanceled(_)
+            | Event::DeliveryHeld(_)
+            | Event::DeliveryReleased(_)
+            | Event::DeliveryRescheduled(_)
+            | Event::WishNoted(_)
+            | Event::AddressSuppressed(_)
+            | Event::SuppressionLifted(_)
+            | Event::MessageReceived(_)
+            | Event::MessageDeleted(_)
+            | Event::HoldRuleAdded(_)
+            | Event::HoldRuleRemoved(_)
+            | Event::KeyAdded(_)
+            | Event::KeyRevoked(_)
+            | Event::KeyUsed(_)
+            | Event::CursorSet(_)
+            | Event::CursorRemoved(_)
+            | Event::Expired(_) => {}
+        }
+    }
 }

@@ -12,7 +12,8 @@ use postledger_events::fact::access::{Network, Scope};
 use postledger_events::fact::account::{DkimAlgorithm, TransportTls};
 use postledger_events::fact::submission::BodyRef;
 use postledger_events::id::{
-    AccountName, Author, EndpointName, KeyId, RecipientKey, Selector, Seq, Sha256, TransportName,
+    AccountName, Author, DeliveryId, EndpointName, KeyId, MessageUuid, RecipientKey, Selector, Seq, Sha256,
+    TransportName,
 };
 use postledger_events::time::Timestamp;
 use postledger_events::{Answer, Command, Refusal};
@@ -46,6 +47,9 @@ pub trait Port: Send + Sync + 'static {
 
     /// Composes, signs and submits a message. When it returns `Ok`, the message is on disk.
     fn send(&self, request: SendRequest) -> impl Future<Output = Result<Submitted, SendError>> + Send;
+
+    /// Sends the content of a message again, to some of its recipients. When it returns `Ok`, the new message is on disk.
+    fn redeliver(&self, wish: Redelivery) -> impl Future<Output = Result<Submitted, ExecuteError>> + Send;
 
     /// Says early whether `send` would be refused for its sender, recipients or limits; changes nothing.
     fn preflight(&self, account: &AccountName, from: &Address, recipients: &[Address]) -> Result<(), Refusal>;
@@ -238,6 +242,16 @@ pub struct SendRequest {
     pub require_tls: Option<bool>,
     pub future_release: Option<Timestamp>,
     pub save_sent: bool,
+}
+
+/// Deliveries of one message to send again.
+#[derive(Clone, Debug)]
+pub struct Redelivery {
+    pub account: AccountName,
+    pub message: MessageUuid,
+    pub deliveries: Vec<DeliveryId>,
+    pub by: Author,
+    pub idempotency: Option<IdempotencyKey>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

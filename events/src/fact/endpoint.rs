@@ -65,12 +65,12 @@ pub struct EndpointSettings {
     pub url: String,
     pub format: CallFormat,
     /// Outgoing: only these, if there are any.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub events: Vec<OutgoingEvent>,
     /// The value of the Authorization header.
     pub authorization: Option<SecretRef>,
     /// Keys of the Standard Webhooks signature; every call is signed with each, so that they can be changed one after the other.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub secrets: Vec<SecretRef>,
     pub superseding: Superseding,
     /// Calls at once.

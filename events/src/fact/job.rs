@@ -40,7 +40,6 @@ fact!(HoldRuleRemoved);
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct QueueFilter {
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ids: Vec<DeliveryId>,
     pub message: Option<MessageUuid>,
     pub account: Option<AccountName>,
@@ -89,10 +88,8 @@ pub struct CallFilter {
     pub account: Option<AccountName>,
     pub endpoint: Option<EndpointName>,
     /// Of the one endpoint that is named.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub calls: Vec<CallRef>,
     /// In one of these phases, if there are any.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub phases: Vec<CallPhase>,
     /// The first fact.
     pub from: Option<Seq>,

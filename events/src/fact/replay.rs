@@ -17,7 +17,7 @@ pub struct ReplayScope {
     /// Only calls that failed, or were canceled.
     pub only_failed: bool,
     /// Outgoing: only these, if there are any.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub kinds: Vec<OutgoingEvent>,
 }
 

@@ -54,6 +54,9 @@ pub(super) struct Outgoing {
     remote_mta: String,
     bounce_class: &'static str,
     occurred_at: Time,
+    /// The delivery that this one repeats; only there if it does.
+    #[serde(rename = "OriginQueueMsgID", skip_serializing_if = "Option::is_none")]
+    origin_queue_msg_id: Option<u64>,
 }
 
 impl Outgoing {
@@ -105,6 +108,7 @@ pub(super) fn test(at: Timestamp) -> Outgoing {
         remote_mta: String::new(),
         bounce_class: "",
         occurred_at: Time::utc(at),
+        origin_queue_msg_id: None,
     }
 }
 
@@ -220,7 +224,13 @@ fn written(fact: &Record, submission: &MessageSubmitted, said: Said) -> Outgoing
         remote_mta: said.remote_mta,
         bounce_class: said.class,
         occurred_at: Time::utc(said.occurred),
+        origin_queue_msg_id: origin(submission, said.id).map(|id| id.0),
     }
+}
+
+fn origin(submission: &MessageSubmitted, id: DeliveryId) -> Option<DeliveryId> {
+    let place = submission.deliveries.iter().position(|d| d.id == id)?;
+    submission.origin.as_ref()?.deliveries.get(place).copied()
 }
 
 /// Empty if it was forgotten.

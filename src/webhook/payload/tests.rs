@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use postledger_events::Event;
+use postledger_events::fact::submission::Origin;
+use postledger_events::id::{DeliveryId, MessageUuid};
 use uuid::Uuid;
 
 use super::*;
@@ -54,6 +56,14 @@ fn bodies_of_deliveries_stay_as_they_are() {
     check("failed", "DeliveryFailed", 0);
     check("suppressed", "DeliverySuppressed", 0);
     check("canceled", "DeliveryCanceled", 0);
+}
+
+#[test]
+fn what_is_sent_again_names_its_origin() {
+    let (fact, mut submitted) = (record("Delivered"), record("MessageSubmitted"));
+    let Event::MessageSubmitted(e) = &mut submitted.event else { panic!("{submitted:?}") };
+    e.origin = Some(Origin { message: MessageUuid(Uuid::nil()), deliveries: vec![DeliveryId(7); e.deliveries.len()] });
+    check_all_formats("delivered-again", &fact, 0, Told::Outgoing { fact: &fact, submitted: &submitted });
 }
 
 #[test]

@@ -37,7 +37,8 @@ impl<'a> About<'a> {
             Event::AddressRemoved(e) => about.account(&e.account).destination(&e.address),
             Event::MessageSubmitted(e) => {
                 let addresses = e.personal.iter().flat_map(|p| &p.recipients).map(|r| &r.address).collect();
-                let about = about.message(&e.account, e.message, e.deliveries.iter().map(|d| d.id));
+                let mut about = about.message(&e.account, e.message, e.deliveries.iter().map(|d| d.id));
+                about.messages.extend(e.origin.as_ref().map(|origin| origin.message));
                 About { addresses, ..about }
             }
             Event::AttemptStarted(e) => about.message(&e.account, e.message, e.deliveries.iter().map(|d| d.id)),

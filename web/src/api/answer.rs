@@ -26,6 +26,22 @@ impl<T: Describe> Output for Created<T> {
     }
 }
 
+/// What was begun and goes on.
+pub struct Accepted<T>(pub T);
+
+impl<T: Serialize> IntoResponse for Accepted<T> {
+    fn into_response(self) -> Response {
+        (StatusCode::ACCEPTED, Json(self.0)).into_response()
+    }
+}
+
+impl<T: Describe> Output for Accepted<T> {
+    fn describe(operation: &mut Operation, schemas: &mut Schemas) {
+        let content = Content::json(schemas.of::<T>());
+        operation.answers.push(Answer::new("202", "It was begun, and goes on.").with(content));
+    }
+}
+
 /// JSON Lines, each a `T`, as they come.
 pub struct Lines<T> {
     body: Body,

@@ -62,6 +62,8 @@ async fn it_tells_what_a_key_needs() {
     check("/api/v1/queue", "post", "queue");
     check("/api/v1/cursors/{cursor}", "put", "read");
     check("/api/v1/endpoints/{account}/{endpoint}", "put", "webhooks");
+    check("/api/v1/replays/{replay}/stop", "post", "webhooks");
+    check("/api/v1/queue/redeliver", "post", "queue");
     check("/api/v1/inbox/{msg_id}", "delete", "mailboxes");
     check("/api/v1/keys", "get", "admin");
     check("/webapi/v0/Send", "post", "send");

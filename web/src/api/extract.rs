@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use super::caller::Caller;
 use super::problem::Problem;
 use crate::openapi::{self, Content, Describe, Input, Operation, Parameter, Place, Schemas};
+use crate::webapi::idempotency;
 use crate::{Port, Site};
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -27,6 +28,9 @@ pub struct Path<T>(pub T);
 
 /// The last record that a reader of server-sent events has seen (WHATWG HTML §9.2).
 pub struct LastEventId(pub Option<Seq>);
+
+/// The Idempotency-Key of a request that is to be done once only.
+pub struct OnceKey(pub Option<String>);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = Problem;
@@ -57,6 +61,13 @@ impl<S: Sync> FromRequestParts<S> for LastEventId {
         let Some(id) = id else { return Ok(LastEventId(None)) };
         let seq = id.to_str().ok().and_then(|id| id.parse().ok());
         seq.map(|seq| LastEventId(Some(seq))).ok_or_else(|| Problem::invalid("Last-Event-ID is the number of a record"))
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for OnceKey {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<OnceKey, Problem> {
+        idempotency::text(&parts.headers).map(OnceKey).map_err(Problem::invalid)
     }
 }
 
@@ -99,6 +110,12 @@ impl Input for LastEventId {
             required: false,
             schema: schemas.of::<Seq>().with_description("The last record that was seen."),
         });
+    }
+}
+
+impl Input for OnceKey {
+    fn describe(operation: &mut Operation, _: &mut Schemas) {
+        operation.parameters.push(idempotency::parameter());
     }
 }
 

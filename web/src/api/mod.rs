@@ -25,10 +25,13 @@ pub mod keys;
 mod ledger;
 pub mod overview;
 pub mod page;
+pub mod place;
 pub mod problem;
 pub mod queue;
 pub mod queue_act;
+pub mod queue_redeliver;
 pub mod queue_walk;
+pub mod replays;
 pub(crate) mod scopes;
 pub mod suppressions;
 pub mod tail;
@@ -91,6 +94,8 @@ fn routes<P: Port>() -> Table<P> {
         .merge(keys::routes())
         .merge(queue::routes())
         .merge(queue_act::routes())
+        .merge(queue_redeliver::routes())
+        .merge(replays::routes())
         .merge(suppressions::routes())
         .merge(timeline::routes())
 }

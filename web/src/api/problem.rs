@@ -119,6 +119,16 @@ impl Problem {
         Problem::new(status, code, detail)
     }
 
+    /// What it says, for a list of several.
+    pub fn told(&self) -> (Code, &str) {
+        (self.code, &self.detail)
+    }
+
+    /// Whether the next request would have it as well, whatever it asks for.
+    pub fn is_ours(&self) -> bool {
+        self.status.is_server_error()
+    }
+
     fn details(self) -> Details {
         Details {
             // RFC 9457 §4.2.1: with "about:blank" the title is the status phrase; `code` tells the kinds apart.

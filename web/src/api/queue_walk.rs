@@ -82,7 +82,7 @@ impl Filter {
         }
     }
 
-    fn is_meant(&self, row: &DeliveryRow, message: &MessageRow) -> bool {
+    pub(super) fn is_meant(&self, row: &DeliveryRow, message: &MessageRow) -> bool {
         let personal = message.personal.as_ref();
         let sender = personal.and_then(|p| p.reverse_path.as_ref());
         let from = [sender, personal.map(|p| &p.from)];

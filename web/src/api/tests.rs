@@ -12,16 +12,18 @@ use postledger_events::address::{Address, Domain};
 use postledger_events::command::{AddKey, Submitted};
 use postledger_events::fact::access::{CursorSet, KeyAdded};
 use postledger_events::fact::account::{AccountConfigured, AccountPersonal, AccountSettings, DkimAlgorithm};
+use postledger_events::fact::delivery::{CanceledDelivery, DeliveryCanceled};
 use postledger_events::fact::job::QueueFilter;
 use postledger_events::fact::ledger::{LastNumbers, LedgerBranched};
 use postledger_events::fact::mailbox::{MailboxCopy, MessageReceived};
+use postledger_events::fact::replay::{ReplayEnd, ReplayEnded, ReplayScope, ReplayStarted};
 use postledger_events::fact::submission::{
     BodyRef, MessageSubmitted, SubmissionPersonal, SubmittedDelivery, SubmittedRecipient, Via,
 };
 use postledger_events::fact::suppression::{AddressSuppressed, Cause, SuppressionPersonal};
 use postledger_events::id::{
-    AccountName, Author, CursorName, DeliveryId, Fingerprint, HoldRuleId, JobId, KeyId, MailboxName, MessageUuid,
-    MsgId, RecipientKey, SecretId, SecretRef, Selector, Seq, Sha256, SuppressionId,
+    AccountName, Author, CursorName, DeliveryId, EndpointName, Fingerprint, HoldRuleId, JobId, KeyId, MailboxName,
+    MessageUuid, MsgId, RecipientKey, ReplayId, SecretId, SecretRef, Selector, Seq, Sha256, SuppressionId,
 };
 use postledger_events::time::Timestamp;
 use postledger_events::{Answer, Command, Event, Record, Refusal};
@@ -31,6 +33,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tower::ServiceExt;
 
+use crate::api::place::Place;
 use crate::api::tail::Tail;
 use crate::api::verify::{Line, Wish};
 use crate::peer::{LocalUser, Peer};
@@ -42,6 +45,7 @@ pub(super) struct Program {
     moment: Mutex<Moment>,
     position: watch::Sender<Seq>,
     executed: Mutex<Vec<Command>>,
+    redelivered: Mutex<Vec<Redelivery>>,
     tail: Tail,
     /// Whether it is asked to stop.
     pub(super) stop: watch::Sender<bool>,
@@ -191,6 +195,7 @@ impl Program {
             moment: Mutex::new(moment),
             position: watch::Sender::new(Seq(0)),
             executed: Mutex::default(),
+            redelivered: Mutex::default(),
             tail: Tail::default(),
             stop: watch::Sender::new(false),
             reads,
@@ -200,7 +205,11 @@ impl Program {
     }
 
     pub(super) fn append(&self, seq: u64, event: Event) {
-        let record = Record { seq: Seq(seq), at: Timestamp::from_secs(100), prev: Sha256::ZERO, event };
+        self.append_at(seq, Timestamp::from_secs(100), event);
+    }
+
+    fn append_at(&self, seq: u64, at: Timestamp, event: Event) {
+        let record = Record { seq: Seq(seq), at, prev: Sha256::ZERO, event };
         let mut moment = self.moment.lock().unwrap();
         fold(&record, &mut moment.rows).unwrap();
         moment.lines.insert(seq, record.to_line());
@@ -326,6 +335,12 @@ impl Port for Program {
 
     async fn set_transport(&self, _: NewTransport, _: Author) -> Result<(), ExecuteError> {
         Ok(())
+    }
+
+    async fn redeliver(&self, wish: Redelivery) -> Result<Submitted, ExecuteError> {
+        self.redelivered.lock().unwrap().push(wish.clone());
+        let recipients = wish.deliveries.iter().map(|id| (String::new(), DeliveryId(id.0 + 100), None)).collect();
+        Ok(Submitted { message: uuid(99), message_id: String::new(), recipients, repeated: false })
     }
 
     async fn generate_dkim(
@@ -756,4 +771,104 @@ async fn queue_pages_join() {
     assert_eq!([&first["items"][0]["id"], &second["items"][0]["id"]], [1, 2]);
     let (_, none) = get(As::Local, "/queue?state=held").await;
     assert_eq!(serde_json::from_str::<Value>(&none).unwrap(), json!({ "items": [], "next": null }));
+}
+
+#[test]
+fn places_are_found_by_time() {
+    let program = Program::of([]);
+    for (seq, at) in [(1, 10), (2, 20), (3, 20), (4, 30), (20, 40), (21, 50)] {
+        program.append_at(seq, Timestamp::from_secs(at), configured("a"));
+    }
+    let check = |at: i64, first: u64, last: u64| {
+        let (place, view) = (Place::Time(Timestamp::from_secs(at)), program.view());
+        let seqs = view.lines.keys().copied();
+        assert_eq!(seqs.clone().find(|seq| Seq(*seq) >= place.first(&view).unwrap()).unwrap_or(22), first, "{at}");
+        assert_eq!(seqs.rev().find(|seq| Seq(*seq) <= place.last(&view).unwrap()).unwrap_or(0), last, "{at}");
+    };
+    check(9, 1, 0);
+    check(10, 1, 1);
+    check(11, 2, 1);
+    check(20, 2, 3);
+    check(30, 4, 4);
+    check(31, 20, 4);
+    check(40, 20, 20);
+    check(50, 21, 21);
+    check(51, 22, 21);
+    let first = Place::Time(Timestamp::from_secs(10)).first(&Program::of([]).view());
+    assert_eq!(first, Ok(Seq(1)));
+}
+
+#[tokio::test]
+async fn replays_are_shown_and_changed_by_their_owner() {
+    let program = Arc::new(Program::new());
+    let endpoint = EndpointName::new("shop").unwrap();
+    for (seq, account) in [(10, "a"), (11, "b"), (12, "a")] {
+        let scope = ReplayScope { from: Seq(1), to: Seq(8), only_failed: false, kinds: Vec::new() };
+        let (account, endpoint, by) = (name(account), endpoint.clone(), Author::program());
+        let (replay, calls_per_second_max) = (ReplayId(seq), None);
+        program.append(seq, ReplayStarted { replay, account, endpoint, scope, calls_per_second_max, by }.into());
+    }
+    let (account, endpoint, by) = (name("a"), endpoint.clone(), Author::program());
+    program.append(13, ReplayEnded { replay: ReplayId(12), account, endpoint, end: ReplayEnd::Done, by }.into());
+    let list = async |by: As, path: &str| -> (Vec<u64>, Value) {
+        let response = send(&program, request(by, Method::GET, path, "")).await;
+        let page: Value = serde_json::from_str(&text(response).await).unwrap();
+        let items = page["items"].as_array().unwrap().iter().map(|item| item["replay"].as_u64().unwrap());
+        (items.collect(), page["next"].clone())
+    };
+    assert_eq!(list(As::Admin, "/replays").await, (vec![12, 11, 10], Value::Null));
+    assert_eq!(list(As::Admin, "/replays?limit=2").await, (vec![12, 11], json!("11")));
+    assert_eq!(list(As::Admin, "/replays?limit=2&cursor=11").await, (vec![10], Value::Null));
+    assert_eq!(list(As::Admin, "/replays?account=b").await.0, [11]);
+    assert_eq!(list(As::A, "/replays").await.0, [12, 10]);
+    let check = async |by: As, method: Method, path: &str, status: u16| {
+        let response = send(&program, request(by, method, path, "")).await;
+        assert_eq!(response.status().as_u16(), status, "{path}");
+    };
+    check(As::A, Method::GET, "/replays/10", 200).await;
+    check(As::A, Method::GET, "/replays/11", 404).await;
+    check(As::Admin, Method::GET, "/replays/11", 200).await;
+    check(As::Admin, Method::GET, "/replays/7", 404).await;
+    for change in ["stop", "resume", "cancel"] {
+        check(As::A, Method::POST, &format!("/replays/11/{change}"), 404).await;
+    }
+    assert!(program.executed.lock().unwrap().is_empty());
+    check(As::A, Method::POST, "/replays/10/stop", 204).await;
+    assert!(matches!(&program.executed.lock().unwrap()[..], [Command::StopReplay(c)] if c.by.0 == "account:a"));
+}
+
+#[tokio::test]
+async fn an_account_sends_only_its_own_again() {
+    let program = Arc::new(Program::new());
+    let ask = async |by: As, path: &str, body: Value| -> (u16, Value) {
+        let response = send(&program, request(by, Method::POST, path, body.to_string())).await;
+        let status = response.status().as_u16();
+        (status, serde_json::from_str(&text(response).await).unwrap())
+    };
+    assert_eq!(ask(As::A, "/queue/2/redeliver", json!({})).await.0, 404);
+    assert_eq!(ask(As::A, "/queue/redeliver", json!({ "filter": { "account": "b" } })).await.0, 403);
+    assert_eq!(ask(As::Admin, "/queue/redeliver", json!({})).await.0, 422);
+    let (status, part) = ask(As::A, "/queue/redeliver", json!({ "filter": { "ids": [1, 2] } })).await;
+    assert_eq!((status, &part["made"]), (200, &json!([])));
+    let codes: Vec<&str> = part["refused"].as_array().unwrap().iter().map(|r| r["code"].as_str().unwrap()).collect();
+    assert_eq!(codes, ["conflict", "not_found"], "its own waits, and the other is not there");
+    assert!(program.redelivered.lock().unwrap().is_empty());
+
+    for (seq, account, id) in [(10, "a", 1), (11, "b", 2)] {
+        let deliveries = vec![CanceledDelivery { id: DeliveryId(id), held: false }];
+        let (message, account, by) = (uuid(id), name(account), Author::program());
+        let keep_until = Timestamp::from_secs(1000);
+        program.append(seq, DeliveryCanceled { message, account, deliveries, keep_until, job: None, by }.into());
+    }
+    let (_, part) = ask(As::A, "/queue/redeliver", json!({ "states": ["canceled"], "all": true })).await;
+    assert_eq!(part["made"], json!([{ "origin": 1, "delivery": 101, "message": uuid(99), "repeated": false }]));
+    assert_eq!(part["next"], Value::Null);
+    let mut keyed = request(As::Admin, Method::POST, "/queue/2/redeliver", "");
+    keyed.headers_mut().insert("idempotency-key", "k".parse().unwrap());
+    assert_eq!(send(&program, keyed).await.status(), StatusCode::ACCEPTED);
+    let wishes = program.redelivered.lock().unwrap().clone();
+    let by: Vec<&str> = wishes.iter().map(|wish| wish.by.0.as_str()).collect();
+    assert_eq!(by, ["account:a", "admin"]);
+    let key = wishes[1].idempotency.as_ref().unwrap();
+    assert_eq!((key.method, key.key.clone()), ("Redeliver", format!("k/{}", uuid(2))));
 }

@@ -12,7 +12,7 @@ use postledger_events::fact::endpoint::{CallFormat, Direction, Disabling, Outgoi
 use postledger_events::fact::job::{CallAction, CallFilter, CallPhase};
 use postledger_events::id::{
     AccountName, CursorName, DeliveryId, EndpointName, Fingerprint, FromId, HoldRuleId, JobId, KeyId, MailboxName,
-    MessageUuid, MsgId, Selector, Seq, Sha256, SuppressionId, TransportName,
+    MessageUuid, MsgId, ReplayId, Selector, Seq, Sha256, SuppressionId, TransportName,
 };
 use postledger_events::reply::EnhancedCode;
 use postledger_events::time::Timestamp;
@@ -78,6 +78,7 @@ numbers! {
     HoldRuleId "A hold rule.";
     JobId "A change that touches too much to be made at once.";
     KeyId "A key of the API.";
+    ReplayId "A part of history that an endpoint is told again.";
 }
 
 /// Enums whose variants are words. The match makes sure that none is missing.

@@ -180,7 +180,7 @@ pub trait Parts {
 
 #[diagnostic::on_unimplemented(
     message = "the description cannot tell what this handler takes or answers",
-    note = "every argument must be an `Input`, and the answer an `Output`: NoContent, Created, Lines, Started, or one of your own",
+    note = "every argument must be an `Input`, and the answer an `Output`: NoContent, Created, Accepted, Lines, Started, or one of your own",
     note = "types of bodies and queries derive `Describe`; those of other crates are in openapi/known.rs"
 )]
 /// A handler whose arguments `A` and answer tell what it is for.

@@ -5,9 +5,9 @@ use postledger_events::fact::access::Scope;
 use serde_json::{Value, json};
 
 use super::pages::{self, Example};
-use super::{Method, send, suppression_add, suppression_list, suppression_present, suppression_remove};
+use super::{Method, idempotency, send, suppression_add, suppression_list, suppression_present, suppression_remove};
 use crate::Mount;
-use crate::openapi::{Answer, Content, Described, Document, Operation, Parameter, Place, Schema, Schemas, Tag};
+use crate::openapi::{Answer, Content, Described, Document, Operation, Parameter, Schema, Schemas, Tag};
 use crate::status::ErrorBody;
 
 const TAG: Tag = Tag {
@@ -81,9 +81,7 @@ fn parameters(method: Method) -> Vec<Parameter> {
     if method.scope() == Scope::Read {
         return Vec::new();
     }
-    let doc = "Makes it safe to repeat the request: the same key and request are done once and answered each time.";
-    let schema = Schema::text("order-123").with_description(doc);
-    vec![Parameter { place: Place::Header, name: "Idempotency-Key".to_owned(), required: false, schema }]
+    vec![idempotency::parameter()]
 }
 
 /// The forms that a request may come in.

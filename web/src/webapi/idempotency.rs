@@ -9,6 +9,7 @@ use serde::Serialize;
 use sha2::Digest;
 
 use super::form::FormFile;
+use crate::openapi::{Parameter, Place, Schema};
 use crate::status::Fault;
 
 /// Characters of a key.
@@ -22,13 +23,25 @@ pub fn key(
     request: &impl Serialize,
     files: &[FormFile],
 ) -> Result<Option<IdempotencyKey>, Fault> {
+    let text = text(headers).map_err(Fault::user)?;
+    Ok(text.map(|key| IdempotencyKey { method, key, request: hash(request, files) }))
+}
+
+/// The key as it was given.
+pub fn text(headers: &HeaderMap) -> Result<Option<String>, String> {
     let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
     let key = value.as_bytes();
     if key.is_empty() || key.len() > KEY_CHARS_MAX || !key.iter().all(u8::is_ascii_graphic) {
-        return Err(Fault::user(format!("Idempotency-Key must be 1 to {KEY_CHARS_MAX} visible ASCII characters")));
+        return Err(format!("Idempotency-Key must be 1 to {KEY_CHARS_MAX} visible ASCII characters"));
     }
-    let key = String::from_utf8_lossy(key).into_owned();
-    Ok(Some(IdempotencyKey { method, key, request: hash(request, files) }))
+    Ok(Some(String::from_utf8_lossy(key).into_owned()))
+}
+
+/// The header, for the description of the APIs.
+pub fn parameter() -> Parameter {
+    let doc = "Makes it safe to repeat the request: the same key and request are done once and answered each time.";
+    let schema = Schema::text("order-123").with_description(doc);
+    Parameter { place: Place::Header, name: "Idempotency-Key".to_owned(), required: false, schema }
 }
 
 fn hash(request: &impl Serialize, files: &[FormFile]) -> Sha256 {

@@ -2,7 +2,7 @@
 
 mod describe;
 mod form;
-mod idempotency;
+pub(crate) mod idempotency;
 mod intake;
 mod json;
 mod media;

@@ -163,6 +163,10 @@ impl Port for Program {
         unreachable!("no test sets an endpoint")
     }
 
+    async fn redeliver(&self, _: Redelivery) -> Result<Submitted, ExecuteError> {
+        unreachable!("no test sends again")
+    }
+
     async fn test_call(
         &self,
         _: &AccountName,
