@@ -202,7 +202,9 @@ fn a_server_answers_as_the_document_says() {
 #[test]
 fn a_server_changes_and_refuses_as_the_document_says() {
     let world = World::new();
-    let ask = |method, template, path, body: Value, expect| world.ask(method, template, path, &body, expect);
+    let ask = |method: &str, template: &str, path: &str, body: Value, expect| {
+        world.ask(method, template, path, &body, expect)
+    };
     ask("POST", "/accounts", "/accounts", json!({"account": "other"}), 201);
     ask("POST", "/accounts", "/accounts", json!({"account": "other"}), 409);
     ask("POST", "/accounts", "/accounts", json!({"account": "other", "colour": 1}), 422);
