@@ -39,7 +39,7 @@ check:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps
-	$(CARGO) test --locked --test promises -- boundaries:: events_doc::
+	$(CARGO) test --locked --test promises -- boundaries:: events_doc:: openapi::the_document
 
 # Breaks the ledger on purpose and prints one table; see docs/proof.md. Needs root, loop devices and ext4 for the power cuts.
 crash:

@@ -158,17 +158,25 @@ fn only_the_clock_asks_the_time_and_rolls_dice() {
 }
 
 #[test]
+fn only_the_table_adds_routes_to_the_native_api() {
+    let api = sources("web/src").into_iter().filter(|file| is_in(&file.name, "api"));
+    assert_eq!(naming(&["axum::routing", ".route("], api), Vec::<String>::new());
+}
+
+#[test]
 fn crates_depend_on_what_they_may() {
     let check = |crate_dir: &str, may: &[&str]| {
         let may: BTreeSet<_> = may.iter().map(|name| (*name).to_owned()).collect();
         let more: Vec<_> = dependencies(&format!("{crate_dir}/Cargo.toml")).difference(&may).cloned().collect();
         assert_eq!(more, Vec::<String>::new(), "{crate_dir} depends on more than it may");
     };
+    check("describe", &["proc_macro2", "quote", "syn"]);
     check("events", &["idna", "jiff", "serde", "serde_json", "sha2", "unicode_normalization", "uuid"]);
     check("projections", &["postcard", "postledger_events", "serde"]);
     let http = ["axum", "http_body_util", "tokio", "tower", "tower_http", "futures_util", "tracing", "bytes", "memchr"];
-    let data = ["base64", "jiff", "serde", "serde_json", "sha2", "uuid", "postledger_events", "postledger_projections"];
-    check("web", &[http.as_slice(), &data].concat());
+    let data = ["base64", "jiff", "serde", "serde_json", "sha2", "uuid"];
+    let ours = ["postledger_describe", "postledger_events", "postledger_projections"];
+    check("web", &[http.as_slice(), &data, &ours].concat());
 }
 
 struct Source {

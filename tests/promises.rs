@@ -10,6 +10,7 @@ mod events_doc;
 mod fuzz;
 mod intake;
 mod logs;
+mod openapi;
 mod peers;
 mod reach;
 mod redelivery;

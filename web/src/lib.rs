@@ -5,6 +5,7 @@ pub mod auth;
 pub mod csrf;
 pub mod health;
 pub mod mount;
+mod openapi;
 pub mod peer;
 pub mod port;
 pub mod request_log;

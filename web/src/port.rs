@@ -23,6 +23,7 @@ use tokio::sync::mpsc;
 
 use crate::api::tail::Tail;
 use crate::api::verify::{Line, Wish};
+use crate::openapi::Describe;
 
 /// The program, as HTTP sees it.
 pub trait Port: Send + Sync + 'static {
@@ -316,7 +317,7 @@ pub struct NewEndpoint {
 }
 
 /// What came of a test call.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Describe)]
 pub struct TestCall {
     /// 0: there was no answer.
     pub status: u16,
@@ -343,7 +344,7 @@ pub struct Status {
 }
 
 /// How a round over the whole ledger ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Describe)]
 pub struct Verified {
     pub ended: Timestamp,
     pub took_s: u64,

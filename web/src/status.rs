@@ -5,6 +5,7 @@ use axum::response::{IntoResponse, Response};
 use postledger_events::Refusal;
 use serde::Serialize;
 
+use crate::openapi::Describe;
 use crate::port::{ComposeFault, ExecuteError, LoginError, SendError, Unavailable};
 
 /// Wait before trying again when too much is being worked on.
@@ -42,8 +43,9 @@ pub enum Fault {
 }
 
 /// The contract's error codes for requests that cannot be done as they are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Describe)]
 #[serde(rename_all = "camelCase")]
+#[describe(name = "WebapiCode")]
 pub enum Code {
     Protocol,
     Server,
@@ -215,9 +217,10 @@ pub fn json(status: StatusCode, body: &impl Serialize) -> Response {
 }
 
 /// Exactly two keys: clients refuse others.
-#[derive(Serialize)]
+#[derive(Serialize, Describe)]
 #[serde(rename_all = "PascalCase")]
-struct ErrorBody<'a> {
+#[describe(name = "WebapiError")]
+pub struct ErrorBody<'a> {
     code: Code,
     message: &'a str,
 }

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::routing::{get, put};
-use axum::{Json, Router};
+use axum::response::NoContent;
 use postledger_events::address::Address;
 use postledger_events::command::{AccountChange, ConfigureAccount, RemoveAccount};
 use postledger_events::fact::account::{Destination, Fold, RetrySchedule};
@@ -17,18 +16,22 @@ use postledger_projections::accounts::{self, AccountRow};
 use postledger_projections::{Rows, mailboxes};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::answer::Created;
 use super::caller::Caller;
 use super::extract::{Body, Path, Query, read};
 use super::jobs::Started;
 use super::page::{Page, Paging};
 use super::problem::Problem;
+use crate::openapi::{Describe, Table};
 use crate::{Port, Site};
 
+const TAG: &str = "Accounts";
+const ABOUT: &str = "Who may send and receive, and within which limits.";
 /// Addresses of one account that are shown with it; the list of addresses has them all.
 const ADDRESSES_SHOWN_MAX: usize = 1000;
 
 /// An account.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Describe)]
 pub struct Account {
     pub account: AccountName,
     /// `null` if it was forgotten.
@@ -56,8 +59,9 @@ pub struct Account {
 }
 
 /// Settings to change. One that is not there stays as it is; `null` stands for "unlimited" or "the program's own".
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, Describe)]
 #[serde(deny_unknown_fields, default)]
+#[describe(name = "AccountChange", example = r#"{"login_disabled": true, "quota_bytes": null}"#)]
 pub struct Change {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub full_name: Option<String>,
@@ -82,31 +86,37 @@ pub struct Change {
 }
 
 /// A new account, with settings that differ from the usual ones.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, Describe)]
 #[serde(deny_unknown_fields)]
+#[describe(name = "NewAccount")]
 pub struct New {
     pub account: AccountName,
     #[serde(default)]
     pub settings: Change,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, Describe)]
 #[serde(deny_unknown_fields)]
 pub struct Password {
     pub password: String,
 }
 
 /// What any caller may ask; an account's login sees itself.
-pub fn routes<P: Port>() -> Router<Arc<Site<P>>> {
-    Router::new().route("/accounts", get(list::<P>)).route("/accounts/{account}", get(show::<P>))
+pub fn routes<P: Port>() -> Table<P> {
+    Table::of(TAG, ABOUT).get("/accounts", "List accounts", list::<P>).get(
+        "/accounts/{account}",
+        "Show an account",
+        show::<P>,
+    )
 }
 
-pub fn operator_routes<P: Port>() -> Router<Arc<Site<P>>> {
-    let one = axum::routing::patch(change::<P>).delete(remove::<P>);
-    Router::new()
-        .route("/accounts", axum::routing::post(create::<P>))
-        .route("/accounts/{account}", one)
-        .route("/accounts/{account}/password", put(set_password::<P>))
+pub fn operator_routes<P: Port>() -> Table<P> {
+    Table::of(TAG, ABOUT)
+        .post("/accounts", "Make an account", create::<P>)
+        .patch("/accounts/{account}", "Change an account", change::<P>)
+        .delete("/accounts/{account}", "Remove an account", remove::<P>)
+        .more("What it has queued fails; its endpoints, suppressions and mailboxes are forgotten.")
+        .put("/accounts/{account}/password", "Set an account's password", set_password::<P>)
 }
 
 async fn list<P: Port>(
@@ -137,9 +147,9 @@ async fn create<P: Port>(
     State(site): State<Arc<Site<P>>>,
     caller: Caller,
     Body(new): Body<New>,
-) -> Result<(StatusCode, Json<Account>), Problem> {
+) -> Result<Created<Account>, Problem> {
     configure(&site, &caller, new.account.clone(), true, new.settings).await?;
-    Ok((StatusCode::CREATED, Json(find(&site, new.account).await?)))
+    Ok(Created(find(&site, new.account).await?))
 }
 
 async fn change<P: Port>(
@@ -167,7 +177,7 @@ async fn remove<P: Port>(
     State(site): State<Arc<Site<P>>>,
     caller: Caller,
     Path(account): Path<AccountName>,
-) -> Result<(StatusCode, Json<Started>), Problem> {
+) -> Result<Started, Problem> {
     let command = RemoveAccount { account, by: caller.author() };
     Started::of(site.port.execute(Command::RemoveAccount(command)).await?)
 }
@@ -177,9 +187,9 @@ async fn set_password<P: Port>(
     caller: Caller,
     Path(account): Path<AccountName>,
     Body(Password { password }): Body<Password>,
-) -> Result<StatusCode, Problem> {
+) -> Result<NoContent, Problem> {
     site.port.set_password(&account, &password, caller.author()).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(NoContent)
 }
 
 async fn find<P: Port>(site: &Arc<Site<P>>, name: AccountName) -> Result<Account, Problem> {

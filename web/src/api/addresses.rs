@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::routing::{delete, get, post};
-use axum::{Json, Router};
+use axum::response::NoContent;
 use postledger_events::Command;
 use postledger_events::command::{AddAddress, RemoveAddress};
 use postledger_events::fact::account::Destination;
@@ -17,30 +16,42 @@ use super::caller::Caller;
 use super::extract::{Body, Path, Query, read};
 use super::page::{Page, Paging};
 use super::problem::Problem;
+use crate::openapi::{Describe, Table};
 use crate::{Port, Site};
 
+const TAG: &str = "Addresses";
+const ABOUT: &str = "Which account an address, or all of a domain, leads to.";
+
 /// An address and its account. `@domain` stands for all addresses of the domain that are not given out by themselves.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Describe)]
 #[serde(deny_unknown_fields)]
+#[describe(name = "GivenAddress")]
 pub struct Given {
     pub address: Destination,
     pub account: AccountName,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Describe)]
 #[serde(deny_unknown_fields)]
 struct Listing {
+    /// Whose. An account's login has only its own.
     account: Option<AccountName>,
+    /// The `next` of the page before.
     cursor: Option<String>,
+    /// At most so many entries: 1 to 1000; 100 if it is missing.
     limit: Option<usize>,
 }
 
-pub fn routes<P: Port>() -> Router<Arc<Site<P>>> {
-    Router::new().route("/addresses", get(list::<P>))
+pub fn routes<P: Port>() -> Table<P> {
+    Table::of(TAG, ABOUT).get("/addresses", "List addresses", list::<P>)
 }
 
-pub fn operator_routes<P: Port>() -> Router<Arc<Site<P>>> {
-    Router::new().route("/addresses", post(add::<P>)).route("/addresses/{address}", delete(remove::<P>))
+pub fn operator_routes<P: Port>() -> Table<P> {
+    Table::of(TAG, ABOUT).post("/addresses", "Give an address to an account", add::<P>).delete(
+        "/addresses/{address}",
+        "Take an address from its account",
+        remove::<P>,
+    )
 }
 
 async fn list<P: Port>(
@@ -65,17 +76,17 @@ async fn add<P: Port>(
     State(site): State<Arc<Site<P>>>,
     caller: Caller,
     Body(given): Body<Given>,
-) -> Result<StatusCode, Problem> {
+) -> Result<NoContent, Problem> {
     let command = AddAddress { address: given.address, account: given.account, by: caller.author() };
     site.port.execute(Command::AddAddress(command)).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(NoContent)
 }
 
 async fn remove<P: Port>(
     State(site): State<Arc<Site<P>>>,
     caller: Caller,
     Path(address): Path<Destination>,
-) -> Result<StatusCode, Problem> {
+) -> Result<NoContent, Problem> {
     site.port.execute(Command::RemoveAddress(RemoveAddress { address, by: caller.author() })).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(NoContent)
 }

@@ -2,10 +2,8 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use postledger_events::Command;
 use postledger_events::command::CallsCommand;
 use postledger_events::fact::call::{CallAbout, CallRef};
@@ -23,13 +21,14 @@ use super::extract::{Body, Path, Query, read};
 use super::jobs::Started;
 use super::page::{Page, bad_cursor, limit};
 use super::problem::Problem;
+use crate::openapi::{Describe, Table};
 use crate::{Port, Site};
 
 /// Calls that are looked at for one page, whether or not they agree with what was asked for.
 const LOOKED_AT_MAX: usize = 10_000;
 
 /// An endpoint is told of one fact.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Describe)]
 pub struct Call {
     pub fact: Seq,
     pub place: u16,
@@ -50,8 +49,12 @@ pub struct Call {
 }
 
 /// What to do, and with which calls.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Describe)]
 #[serde(deny_unknown_fields)]
+#[describe(
+    name = "CallsAct",
+    example = r#"{"action": "retry", "filter": {"account": "mox", "endpoint": "shop", "phases": ["failed"]}}"#
+)]
 pub struct Act {
     pub action: CallAction,
     #[serde(default)]
@@ -61,19 +64,22 @@ pub struct Act {
     pub all: bool,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Describe)]
 #[serde(deny_unknown_fields, default)]
 struct Asked {
     phase: Option<CallPhase>,
+    /// The `next` of the page before.
     cursor: Option<String>,
+    /// At most so many entries: 1 to 1000; 100 if it is missing.
     limit: Option<usize>,
 }
 
-pub fn routes<P: Port>() -> Router<Arc<Site<P>>> {
-    Router::new()
-        .route("/calls", post(act::<P>))
-        .route("/endpoints/{account}/{endpoint}/calls", get(list::<P>))
-        .route("/endpoints/{account}/{endpoint}/calls/{fact}/{place}", get(show::<P>))
+pub fn routes<P: Port>() -> Table<P> {
+    Table::of("Calls", "What endpoints were told or are to be told, call by call.")
+        .post("/calls", "Retry or cancel calls", act::<P>)
+        .get("/endpoints/{account}/{endpoint}/calls", "List an endpoint's calls", list::<P>)
+        .more("Newest first. A page may be short, even empty, and have a next.")
+        .get("/endpoints/{account}/{endpoint}/calls/{fact}/{place}", "Show a call", show::<P>)
 }
 
 /// Newest first.
@@ -125,7 +131,7 @@ async fn act<P: Port>(
     State(site): State<Arc<Site<P>>>,
     caller: Caller,
     Body(act): Body<Act>,
-) -> Result<(StatusCode, Json<Started>), Problem> {
+) -> Result<Started, Problem> {
     let Act { action, mut filter, all } = act;
     if filter == CallFilter::default() && !all {
         return Err(Problem::invalid("a filter without any condition means all calls; say so with all"));

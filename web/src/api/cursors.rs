@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::routing::get;
-use axum::{Json, Router};
+use axum::response::NoContent;
 use postledger_events::command::{RemoveCursor, SetCursor};
 use postledger_events::id::{AccountName, CursorName, Seq};
 use postledger_events::refusal::Thing;
@@ -18,10 +17,11 @@ use super::caller::Caller;
 use super::extract::{Body, Path, Query, read};
 use super::page::{Page, Paging};
 use super::problem::Problem;
+use crate::openapi::{Describe, Table};
 use crate::{Port, Site};
 
 /// A place in the log.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Describe)]
 pub struct Cursor {
     /// `null`: the operators'.
     pub account: Option<AccountName>,
@@ -33,30 +33,38 @@ pub struct Cursor {
 }
 
 /// Where to move it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Describe)]
 #[serde(deny_unknown_fields)]
+#[describe(name = "CursorPlace")]
 pub struct Place {
     pub seq: Seq,
 }
 
 /// Whose cursors are meant; an account's login has only its own. An operator who names no account means the operators'.
-#[derive(Deserialize)]
+#[derive(Deserialize, Describe)]
 #[serde(deny_unknown_fields)]
 struct Owner {
     account: Option<AccountName>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Describe)]
 #[serde(deny_unknown_fields)]
 struct Listing {
+    /// Whose. An account's login has only its own.
     account: Option<AccountName>,
+    /// The `next` of the page before.
     cursor: Option<String>,
+    /// At most so many entries: 1 to 1000; 100 if it is missing.
     limit: Option<usize>,
 }
 
-pub fn routes<P: Port>() -> Router<Arc<Site<P>>> {
-    let one = get(show::<P>).put(set::<P>).delete(remove::<P>);
-    Router::new().route("/cursors", get(list::<P>)).route("/cursors/{cursor}", one)
+pub fn routes<P: Port>() -> Table<P> {
+    Table::of("Cursors", "How far groups of consumers have read: a place in the log under a name, kept for them.")
+        .get("/cursors", "List cursors", list::<P>)
+        .get("/cursors/{cursor}", "Show a cursor", show::<P>)
+        .put("/cursors/{cursor}", "Move a cursor", set::<P>)
+        .more("Both ways; one that is not there yet is made.")
+        .delete("/cursors/{cursor}", "Remove a cursor", remove::<P>)
 }
 
 /// By name.
@@ -89,10 +97,10 @@ async fn set<P: Port>(
     Path(cursor): Path<CursorName>,
     Query(Owner { account }): Query<Owner>,
     Body(Place { seq }): Body<Place>,
-) -> Result<StatusCode, Problem> {
+) -> Result<NoContent, Problem> {
     let command = SetCursor { account: caller.scope(account)?, cursor, seq, by: caller.author() };
     site.port.execute(Command::SetCursor(command)).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(NoContent)
 }
 
 async fn remove<P: Port>(
@@ -100,10 +108,10 @@ async fn remove<P: Port>(
     caller: Caller,
     Path(cursor): Path<CursorName>,
     Query(Owner { account }): Query<Owner>,
-) -> Result<StatusCode, Problem> {
+) -> Result<NoContent, Problem> {
     let command = RemoveCursor { account: caller.scope(account)?, cursor, by: caller.author() };
     site.port.execute(Command::RemoveCursor(command)).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(NoContent)
 }
 
 /// The cursor of this name, or the problem that there is none.

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::routing::{get, patch};
-use axum::{Json, Router};
+use axum::response::NoContent;
 use postledger_events::address::Domain;
 use postledger_events::command::{ConfigureDomain, DomainChange};
 use postledger_events::fact::account::DkimAlgorithm;
@@ -15,15 +14,18 @@ use postledger_events::{Command, Refusal};
 use postledger_projections::accounts::DomainRow;
 use serde::{Deserialize, Serialize};
 
+use super::answer::Created;
 use super::caller::Caller;
 use super::domains::existing;
 use super::extract::{Body, Path, read};
 use super::page::Page;
 use super::problem::Problem;
+use crate::openapi::{Describe, Table};
 use crate::{Port, Site};
 
 /// A key, without its private part.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Describe)]
+#[describe(name = "DkimKey")]
 pub struct Key {
     pub selector: String,
     pub algorithm: DkimAlgorithm,
@@ -35,23 +37,26 @@ pub struct Key {
 }
 
 /// A key to make.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, Describe)]
 #[serde(deny_unknown_fields)]
+#[describe(name = "NewDkimKey")]
 pub struct New {
     pub selector: Selector,
     pub algorithm: DkimAlgorithm,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, Describe)]
 #[serde(deny_unknown_fields)]
 pub struct Signing {
     pub signing: bool,
 }
 
-pub fn operator_routes<P: Port>() -> Router<Arc<Site<P>>> {
-    Router::new()
-        .route("/domains/{domain}/dkim", get(list::<P>).post(generate::<P>))
-        .route("/domains/{domain}/dkim/{selector}", patch(sign::<P>).delete(remove::<P>))
+pub fn operator_routes<P: Port>() -> Table<P> {
+    Table::of("DKIM", "The keys that messages of a domain are signed with, and what to publish of them in the DNS.")
+        .get("/domains/{domain}/dkim", "List a domain's keys", list::<P>)
+        .post("/domains/{domain}/dkim", "Make a key and sign with it", generate::<P>)
+        .patch("/domains/{domain}/dkim/{selector}", "Sign with a key, or no more", sign::<P>)
+        .delete("/domains/{domain}/dkim/{selector}", "Remove a key", remove::<P>)
 }
 
 /// A domain has few keys, so the list is one page.
@@ -68,9 +73,9 @@ async fn generate<P: Port>(
     caller: Caller,
     Path(domain): Path<Domain>,
     Body(new): Body<New>,
-) -> Result<(StatusCode, Json<Key>), Problem> {
+) -> Result<Created<Key>, Problem> {
     site.port.generate_dkim(&domain, &new.selector, new.algorithm, caller.author()).await?;
-    Ok((StatusCode::CREATED, Json(find(&site, domain, &new.selector).await?)))
+    Ok(Created(find(&site, domain, &new.selector).await?))
 }
 
 async fn sign<P: Port>(
@@ -88,10 +93,10 @@ async fn remove<P: Port>(
     State(site): State<Arc<Site<P>>>,
     caller: Caller,
     Path((domain, selector)): Path<(Domain, Selector)>,
-) -> Result<StatusCode, Problem> {
+) -> Result<NoContent, Problem> {
     let change = DomainChange { dkim: vec![(selector, None)], ..DomainChange::default() };
     site.port.execute(configure(&caller, domain, change)).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(NoContent)
 }
 
 fn configure(caller: &Caller, domain: Domain, change: DomainChange) -> Command {

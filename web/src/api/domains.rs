@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::routing::get;
-use axum::{Json, Router};
+use axum::response::NoContent;
 use postledger_events::address::Domain;
 use postledger_events::command::{ConfigureDomain, DomainChange, RemoveDomain};
 use postledger_events::refusal::Thing;
@@ -14,15 +13,17 @@ use postledger_projections::Rows;
 use postledger_projections::accounts::{self, DomainRow};
 use serde::{Deserialize, Serialize};
 
+use super::answer::Created;
 use super::caller::Caller;
 use super::dkim::{Key, keys_of};
 use super::extract::{Body, Path, Query, read};
 use super::page::{Page, Paging};
 use super::problem::Problem;
+use crate::openapi::{Describe, Table};
 use crate::{Port, Site};
 
 /// A domain, with the keys that its messages are signed with.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Describe)]
 pub struct OwnDomain {
     pub domain: Domain,
     /// The same for people.
@@ -34,8 +35,9 @@ pub struct OwnDomain {
 }
 
 /// Settings to change; one that is not there stays as it is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, Describe)]
 #[serde(deny_unknown_fields, default)]
+#[describe(name = "DomainChange", example = r#"{"disabled": true}"#)]
 pub struct Change {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disabled: Option<bool>,
@@ -46,18 +48,22 @@ pub struct Change {
 }
 
 /// A new domain, with settings that differ from the usual ones.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, Describe)]
 #[serde(deny_unknown_fields)]
+#[describe(name = "NewDomain")]
 pub struct New {
     pub domain: Domain,
     #[serde(default)]
     pub settings: Change,
 }
 
-pub fn operator_routes<P: Port>() -> Router<Arc<Site<P>>> {
-    Router::new()
-        .route("/domains", get(list::<P>).post(create::<P>))
-        .route("/domains/{domain}", get(show::<P>).patch(change::<P>).delete(remove::<P>))
+pub fn operator_routes<P: Port>() -> Table<P> {
+    Table::of("Domains", "Domains of ours.")
+        .get("/domains", "List domains", list::<P>)
+        .post("/domains", "Add a domain", create::<P>)
+        .get("/domains/{domain}", "Show a domain", show::<P>)
+        .patch("/domains/{domain}", "Change a domain", change::<P>)
+        .delete("/domains/{domain}", "Remove a domain", remove::<P>)
 }
 
 async fn list<P: Port>(
@@ -82,10 +88,10 @@ async fn create<P: Port>(
     State(site): State<Arc<Site<P>>>,
     caller: Caller,
     Body(new): Body<New>,
-) -> Result<(StatusCode, Json<OwnDomain>), Problem> {
+) -> Result<Created<OwnDomain>, Problem> {
     let command = configure(&caller, new.domain.clone(), true, new.settings);
     site.port.execute(command).await?;
-    Ok((StatusCode::CREATED, Json(find(&site, new.domain).await?)))
+    Ok(Created(find(&site, new.domain).await?))
 }
 
 async fn change<P: Port>(
@@ -108,9 +114,9 @@ async fn remove<P: Port>(
     State(site): State<Arc<Site<P>>>,
     caller: Caller,
     Path(domain): Path<Domain>,
-) -> Result<StatusCode, Problem> {
+) -> Result<NoContent, Problem> {
     site.port.execute(Command::RemoveDomain(RemoveDomain { domain, by: caller.author() })).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(NoContent)
 }
 
 async fn find<P: Port>(site: &Arc<Site<P>>, domain: Domain) -> Result<OwnDomain, Problem> {

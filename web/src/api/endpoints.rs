@@ -3,10 +3,8 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use postledger_events::Command;
 use postledger_events::command::{EndpointChange, RemoveEndpoint};
 use postledger_events::fact::account::RetrySchedule;
@@ -21,11 +19,12 @@ use super::extract::{Body, Path, Query, read};
 use super::jobs::Started;
 use super::page::{Page, Paging};
 use super::problem::Problem;
+use crate::openapi::{Describe, Table};
 use crate::port::{NewEndpoint, TestCall};
 use crate::{Port, Site};
 
 /// An endpoint, without its secrets, and how it does.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Describe)]
 pub struct Endpoint {
     pub account: AccountName,
     pub endpoint: EndpointName,
@@ -56,8 +55,9 @@ pub struct Endpoint {
     pub disabled_why: Option<Disabling>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Describe)]
 #[serde(rename_all = "lowercase")]
+#[describe(name = "EndpointStanding")]
 pub enum Standing {
     Working,
     /// Only its oldest call goes out, now and then.
@@ -69,8 +69,12 @@ pub enum Standing {
 
 /// What to set; what is not there stays as it is, or gets its default where the endpoint is new. A new one needs `direction` and
 /// `url`, and gets a secret.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, Describe)]
 #[serde(deny_unknown_fields, default)]
+#[describe(
+    name = "EndpointSettings",
+    example = r#"{"direction": "outgoing", "url": "https://shop.example/hooks", "events": ["delivered", "failed"]}"#
+)]
 pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub direction: Option<Direction>,
@@ -111,25 +115,32 @@ pub struct Settings {
 }
 
 /// What became of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Describe)]
+#[describe(name = "SavedEndpoint")]
 pub struct Saved {
     /// A secret that was made; it is not shown again.
     pub secret: Option<String>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Describe)]
 #[serde(deny_unknown_fields, default)]
 struct Asked {
+    /// Whose. An account's login has only its own.
     account: Option<AccountName>,
+    /// The `next` of the page before.
     cursor: Option<String>,
+    /// At most so many entries: 1 to 1000; 100 if it is missing.
     limit: Option<usize>,
 }
 
-pub fn routes<P: Port>() -> Router<Arc<Site<P>>> {
-    Router::new()
-        .route("/endpoints", get(list::<P>))
-        .route("/endpoints/{account}/{endpoint}", get(show::<P>).put(set::<P>).delete(remove::<P>))
-        .route("/endpoints/{account}/{endpoint}/test", post(test::<P>))
+pub fn routes<P: Port>() -> Table<P> {
+    Table::of("Endpoints", "Programs that are told what happens to an account's mail.")
+        .get("/endpoints", "List endpoints", list::<P>)
+        .get("/endpoints/{account}/{endpoint}", "Show an endpoint", show::<P>)
+        .put("/endpoints/{account}/{endpoint}", "Add or change an endpoint", set::<P>)
+        .delete("/endpoints/{account}/{endpoint}", "Remove an endpoint", remove::<P>)
+        .more("What it has not been told of is canceled first.")
+        .post("/endpoints/{account}/{endpoint}/test", "Call an endpoint with an invented event", test::<P>)
 }
 
 async fn list<P: Port>(
@@ -200,7 +211,7 @@ async fn remove<P: Port>(
     State(site): State<Arc<Site<P>>>,
     caller: Caller,
     Path((account, endpoint)): Path<(AccountName, EndpointName)>,
-) -> Result<(StatusCode, Json<Started>), Problem> {
+) -> Result<Started, Problem> {
     let account = caller.one(Some(account))?;
     let command = RemoveEndpoint { account, endpoint, by: caller.author() };
     Started::of(site.port.execute(Command::RemoveEndpoint(command)).await?)

@@ -4,12 +4,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, header};
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
 use bytes::Bytes;
 use futures_util::stream;
 use postledger_events::Record;
@@ -20,13 +17,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout_at};
 
+use super::answer::Lines as JsonLines;
 use super::caller::Caller;
 use super::cursors;
 use super::events_filter::{Conditions, Filter};
-use super::extract::{Query, read};
+use super::extract::{LastEventId, Query, read};
 use super::page::limit;
 use super::problem::Problem;
 use super::tail::{Entry, Follower, Next, Tail};
+use crate::openapi::{Describe, Table};
 use crate::port::View;
 use crate::{Port, Site};
 
@@ -36,11 +35,10 @@ const EXAMINED_MAX: usize = 5_000;
 const CHUNK: usize = 500;
 /// How long a request may wait for something to happen.
 const WAIT_MAX_S: u64 = 25;
-/// The last record that a reader has seen, where `after` does not say it.
-const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// A part of the log. Records that were looked at and left out are counted as seen.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, Describe)]
+#[describe(name = "Records")]
 pub struct Part {
     /// Each exactly as it stands in the log.
     pub items: Vec<Box<RawValue>>,
@@ -51,21 +49,28 @@ pub struct Part {
 }
 
 /// Which records are asked for, and where to begin.
-#[derive(Deserialize)]
+#[derive(Deserialize, Describe)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Listing {
+    /// Begin behind this record.
     after: Option<Seq>,
     /// Begin behind the place that is kept under this name.
     cursor: Option<CursorName>,
+    /// At most so many entries: 1 to 1000; 100 if it is missing.
     limit: Option<usize>,
     /// Seconds to wait for a record if there is none yet.
     #[serde(default)]
     wait_s: u64,
     account: Option<String>,
+    /// Its uuid.
     message: Option<String>,
+    /// An address: records about deliveries to it, and records that name it.
     recipient: Option<String>,
+    /// Names of kinds, with commas between.
     kind: Option<String>,
+    /// Written at or after this time.
     since: Option<String>,
+    /// Written before this time.
     until: Option<String>,
 }
 
@@ -93,19 +98,26 @@ impl Listing {
     }
 }
 
-pub fn routes<P: Port>() -> Router<Arc<Site<P>>> {
-    Router::new().route("/events", get(list::<P>)).route("/events/export", get(export::<P>))
+pub const TAG: &str = "Events";
+pub const ABOUT: &str =
+    "The records of the log, as they stand in it. An account's login gets those that are wholly its own.";
+
+pub fn routes<P: Port>() -> Table<P> {
+    Table::of(TAG, ABOUT)
+        .get("/events", "Get the next records, or wait for them", list::<P>)
+        .more("`items` may be empty although `next` has not reached `position`: ask again with `after=next`.")
+        .get("/events/export", "Get all records as JSON Lines", export::<P>)
 }
 
 async fn list<P: Port>(
     State(site): State<Arc<Site<P>>>,
     caller: Caller,
-    headers: HeaderMap,
+    LastEventId(last): LastEventId,
     Query(listing): Query<Listing>,
 ) -> Result<Json<Part>, Problem> {
     let (limit, wait_s) = (limit(listing.limit)?, listing.wait_s.min(WAIT_MAX_S));
     let (filter, after) = listing.understood(&site, &caller).await?;
-    let after = after.or(last_event_id(&headers)?).unwrap_or_default();
+    let after = after.or(last).unwrap_or_default();
     if wait_s > 0 {
         return wait(&site, filter, after, limit, Duration::from_secs(wait_s)).await.map(Json);
     }
@@ -243,14 +255,6 @@ fn older<V: View>(view: &V, filter: &Filter, after: Seq, bounds: Bounds) -> Resu
     Ok((Look { found: found.collect::<Result<_, _>>()?, examined }, seen))
 }
 
-/// Where a reader of server-sent events has got to (WHATWG HTML §9.2). An empty one is none: that is what a client has that saw no id
-/// yet.
-pub(super) fn last_event_id(headers: &HeaderMap) -> Result<Option<Seq>, Problem> {
-    let Some(id) = headers.get(LAST_EVENT_ID).filter(|id| !id.is_empty()) else { return Ok(None) };
-    let seq = id.to_str().ok().and_then(|id| id.parse().ok());
-    seq.map(Some).ok_or_else(|| Problem::invalid("Last-Event-ID is the number of a record"))
-}
-
 /// A cursor beyond a cut would pass over what this branch has in the place of what was cut off.
 pub(super) fn check_cursor<V: View>(view: &V, after: Seq) -> Result<(), Problem> {
     let last_common = accounts::last_common(view, after, view.position())?;
@@ -296,14 +300,14 @@ fn lines<V: View>(view: &V, filter: &Filter, after: Seq, bounds: Bounds) -> Resu
 async fn export<P: Port>(
     State(site): State<Arc<Site<P>>>,
     caller: Caller,
-    headers: HeaderMap,
+    LastEventId(last): LastEventId,
     Query(listing): Query<Listing>,
-) -> Result<Response, Problem> {
+) -> Result<JsonLines<Box<RawValue>>, Problem> {
     if !listing.is_endless() {
         return Err(Problem::invalid("an export has no limit and waits for nothing"));
     }
     let (filter, after) = listing.understood(&site, &caller).await?;
-    let (filter, after) = (Arc::new(filter), after.or(last_event_id(&headers)?).unwrap_or_default());
+    let (filter, after) = (Arc::new(filter), after.or(last).unwrap_or_default());
     read(&site, move |view| check_cursor(view, after)).await?;
     let view = Arc::new(site.port.view());
     // A fault in the middle breaks the transfer off, so nobody takes a part for the whole.
@@ -314,8 +318,7 @@ async fn export<P: Port>(
             piece.map_err(io::Error::other)?
         }
     });
-    let content_type = [(header::CONTENT_TYPE, "application/x-ndjson")];
-    Ok((content_type, Body::from_stream(pieces)).into_response())
+    Ok(JsonLines::new(Body::from_stream(pieces)))
 }
 
 /// The next lines of an export; `None`: that was all.

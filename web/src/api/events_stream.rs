@@ -5,22 +5,21 @@ use std::io::{self, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, header};
+use axum::http::{HeaderName, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use bytes::Bytes;
 use futures_util::{FutureExt, stream};
 use tokio::time::Instant;
 
 use super::caller::Caller;
-use super::events::{Bounds, Found, Listing, check_cursor, last_event_id, look};
+use super::events::{ABOUT, Bounds, Found, Listing, TAG, check_cursor, look};
 use super::events_filter::Filter;
-use super::extract::{Query, read};
+use super::extract::{LastEventId, Query, read};
 use super::problem::Problem;
 use super::tail::{Follower, Tail};
+use crate::openapi::{Answer, Content, Operation, Output, Schema, Schemas, Table};
 use crate::port::View;
 use crate::{Port, Site};
 
@@ -33,30 +32,52 @@ const PIECE: Bounds = Bounds { records: 100, bytes: 64 * 1024 };
 /// Asks proxies to pass everything on at once.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-pub fn routes<P: Port>() -> Router<Arc<Site<P>>> {
-    Router::new().route("/events/stream", get(open::<P>))
+pub fn routes<P: Port>() -> Table<P> {
+    Table::of(TAG, ABOUT).get("/events/stream", "Get records as they are written", open::<P>).more(
+        "Server-sent events: `id` is the record's `seq`, `event` its kind, `data` its line. It begins behind Last-Event-ID, or else \
+         `after`, or a `cursor`, or else with what comes from now on.",
+    )
 }
 
 /// Begins behind what the client had last, or behind `after` or a cursor, or else with what comes from now on.
 async fn open<P: Port>(
     State(site): State<Arc<Site<P>>>,
     caller: Caller,
-    headers: HeaderMap,
+    LastEventId(last): LastEventId,
     Query(listing): Query<Listing>,
-) -> Result<Response, Problem> {
+) -> Result<EventStream, Problem> {
     if !listing.is_endless() {
         return Err(Problem::invalid("a stream has no limit and waits as long as you like"));
     }
     let (filter, after) = listing.understood(&site, &caller).await?;
     // A client that connects again sends the address that it was given at first, and what it had last.
-    let after = last_event_id(&headers)?.or(after).unwrap_or_else(|| site.port.view().position());
+    let after = last.or(after).unwrap_or_else(|| site.port.view().position());
     read(&site, move |view| check_cursor(view, after)).await?;
     let follower = Tail::stream(&site.port, filter.account().cloned(), after)?;
     let stream = Stream { site, caller, filter: Arc::new(filter), follower, beat: Instant::now(), is_new: true };
     let pieces = stream::unfold(stream, Stream::piece);
-    let headers =
-        [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store"), (X_ACCEL_BUFFERING, "no")];
-    Ok((headers, Body::from_stream(pieces)).into_response())
+    Ok(EventStream(Body::from_stream(pieces)))
+}
+
+/// A body that goes on as long as somebody listens.
+struct EventStream(Body);
+
+impl IntoResponse for EventStream {
+    fn into_response(self) -> Response {
+        const HEADERS: [(HeaderName, &str); 3] = [
+            (header::CONTENT_TYPE, "text/event-stream"),
+            (header::CACHE_CONTROL, "no-store"),
+            (X_ACCEL_BUFFERING, "no"),
+        ];
+        (HEADERS, self.0).into_response()
+    }
+}
+
+impl Output for EventStream {
+    fn describe(operation: &mut Operation, _: &mut Schemas) {
+        let content = Content::of("text/event-stream", Schema::default());
+        operation.answers.push(Answer::new("200", "Server-sent events.").with(content));
+    }
 }
 
 struct Stream<P: Port> {

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
+use axum::http::header;
+use axum::response::{IntoResponse, NoContent, Response};
+use bytes::Bytes;
 use postledger_events::address::Address;
 use postledger_events::command::DeleteMessage;
 use postledger_events::id::{AccountName, MailboxName, MessageUuid, MsgId};
@@ -22,11 +22,12 @@ use super::caller::Caller;
 use super::extract::{Path, Query, read};
 use super::page::{Page, limit};
 use super::problem::Problem;
+use crate::openapi::{Answer, Content, Describe, Operation, Output, Schema, Schemas, Table};
 use crate::port::View;
 use crate::{Port, Site};
 
 /// What an account stores.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Describe)]
 pub struct Mailboxes {
     pub account: AccountName,
     pub mailboxes: Vec<MailboxName>,
@@ -35,7 +36,7 @@ pub struct Mailboxes {
 }
 
 /// A message in a mailbox. What names or quotes people is `null` if it was forgotten.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Describe)]
 pub struct StoredMessage {
     pub msg_id: MsgId,
     pub account: AccountName,
@@ -54,28 +55,33 @@ pub struct StoredMessage {
     pub message_id: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Describe)]
 #[serde(deny_unknown_fields)]
 struct Whose {
+    /// Whose. An account's login has only its own.
     account: Option<AccountName>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Describe)]
 #[serde(deny_unknown_fields)]
 struct Listing {
+    /// Whose. An account's login has only its own.
     account: Option<AccountName>,
     mailbox: Option<MailboxName>,
     /// Messages with numbers below this.
     cursor: Option<MsgId>,
+    /// At most so many entries: 1 to 1000; 100 if it is missing.
     limit: Option<usize>,
 }
 
-pub fn routes<P: Port>() -> Router<Arc<Site<P>>> {
-    Router::new()
-        .route("/mailboxes", get(list_mailboxes::<P>))
-        .route("/inbox", get(list::<P>))
-        .route("/inbox/{msg_id}", get(show::<P>).delete(remove::<P>))
-        .route("/inbox/{msg_id}/raw", get(raw::<P>))
+pub fn routes<P: Port>() -> Table<P> {
+    Table::of("Inbox", "Mailboxes of an account and the messages in them.")
+        .get("/mailboxes", "Show what an account stores", list_mailboxes::<P>)
+        .get("/inbox", "List messages of a mailbox", list::<P>)
+        .more("Newest first; of the mailbox Inbox if none is named.")
+        .get("/inbox/{msg_id}", "Show a message", show::<P>)
+        .delete("/inbox/{msg_id}", "Delete a message", remove::<P>)
+        .get("/inbox/{msg_id}/raw", "Get a message as it was received", raw::<P>)
 }
 
 async fn list_mailboxes<P: Port>(
@@ -128,13 +134,29 @@ async fn raw<P: Port>(
     caller: Caller,
     Path(msg_id): Path<MsgId>,
     Query(whose): Query<Whose>,
-) -> Result<Response, Problem> {
+) -> Result<Rfc822, Problem> {
     let account = caller.one(whose.account)?;
     let bytes = read(&site, move |view| {
         let row = find(view, &account, msg_id)?;
         view.body(&row.body).map_err(|e| Problem::internal(format!("the content of message {msg_id}: {e}")))
     });
-    Ok(([(header::CONTENT_TYPE, "message/rfc822")], bytes.await?).into_response())
+    bytes.await.map(Rfc822)
+}
+
+/// A message.
+struct Rfc822(Bytes);
+
+impl IntoResponse for Rfc822 {
+    fn into_response(self) -> Response {
+        ([(header::CONTENT_TYPE, "message/rfc822")], self.0).into_response()
+    }
+}
+
+impl Output for Rfc822 {
+    fn describe(operation: &mut Operation, _: &mut Schemas) {
+        let content = Content::of("message/rfc822", Schema::default());
+        operation.answers.push(Answer::new("200", "The bytes of the message.").with(content));
+    }
 }
 
 async fn remove<P: Port>(
@@ -142,10 +164,10 @@ async fn remove<P: Port>(
     caller: Caller,
     Path(msg_id): Path<MsgId>,
     Query(whose): Query<Whose>,
-) -> Result<StatusCode, Problem> {
+) -> Result<NoContent, Problem> {
     let command = DeleteMessage { account: caller.one(whose.account)?, msg_id, by: caller.author() };
     site.port.execute(Command::DeleteMessage(command)).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(NoContent)
 }
 
 fn find(rows: &impl Rows, account: &AccountName, msg_id: MsgId) -> Result<MailboxMessageRow, Problem> {

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get};
-use axum::{Json, Router};
+use axum::http::header;
+use axum::response::{IntoResponse, NoContent, Response};
 use postledger_events::command::RevokeKey;
 use postledger_events::fact::access::{Network, Scope};
 use postledger_events::id::{AccountName, KeyId};
@@ -16,15 +15,17 @@ use postledger_events::{Command, Refusal};
 use postledger_projections::access::{self, KeyRow};
 use serde::{Deserialize, Serialize};
 
+use super::answer::Created;
 use super::caller::Caller;
 use super::extract::{Body, Path, Query, read};
 use super::page::{Page, bad_cursor, limit};
 use super::problem::Problem;
+use crate::openapi::{Describe, Operation, Output, Schemas, Table};
 use crate::port::NewKey;
 use crate::{Port, Site};
 
 /// A key, without what makes it one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Describe)]
 pub struct Key {
     pub key: KeyId,
     /// `null`: it is an operators' key, to which all accounts are open.
@@ -45,8 +46,9 @@ pub struct Key {
 }
 
 /// A key to give out.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, Describe)]
 #[serde(deny_unknown_fields)]
+#[describe(name = "NewKey", example = r#"{"account": "mox", "label": "shop", "scopes": ["send", "read"]}"#)]
 pub struct New {
     /// May be left out by an account's login. `null` from an operator: a key for operators.
     #[serde(default)]
@@ -61,23 +63,31 @@ pub struct New {
 }
 
 /// What was given out.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Describe)]
+#[describe(name = "GivenKey", example = r#"{"key": 7, "token": "pl_7_…"}"#)]
 pub struct Given {
     pub key: KeyId,
     /// Shown now and never again.
     pub token: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Describe)]
 #[serde(deny_unknown_fields)]
 struct Listing {
+    /// Whose. An account's login has only its own.
     account: Option<AccountName>,
+    /// The `next` of the page before.
     cursor: Option<String>,
+    /// At most so many entries: 1 to 1000; 100 if it is missing.
     limit: Option<usize>,
 }
 
-pub fn routes<P: Port>() -> Router<Arc<Site<P>>> {
-    Router::new().route("/keys", get(list::<P>).post(add::<P>)).route("/keys/{key}", delete(revoke::<P>))
+pub fn routes<P: Port>() -> Table<P> {
+    Table::of("Keys", "Keys of the API: listed, given out and revoked.")
+        .get("/keys", "List keys", list::<P>)
+        .post("/keys", "Give out a key", add::<P>)
+        .more("What it is stands in the answer and is never shown again.")
+        .delete("/keys/{key}", "Revoke a key", revoke::<P>)
 }
 
 /// In the order of their numbers.
@@ -107,7 +117,7 @@ async fn add<P: Port>(
     State(site): State<Arc<Site<P>>>,
     caller: Caller,
     Body(new): Body<New>,
-) -> Result<Response, Problem> {
+) -> Result<Shown, Problem> {
     let account = caller.scope(new.account)?;
     if caller.confined().is_some() && new.scopes.contains(&Scope::Admin) {
         return Err(Problem::forbidden("only an operator gives out keys with the scope admin"));
@@ -117,14 +127,29 @@ async fn add<P: Port>(
     let (label, scopes, expires) = (new.label, new.scopes, new.expires);
     let key = NewKey { account, label, scopes, expires, networks };
     let (key, token) = site.port.add_key(key, caller.author()).await?;
-    Ok((StatusCode::CREATED, [(header::CACHE_CONTROL, "no-store")], Json(Given { key, token })).into_response())
+    Ok(Shown(Given { key, token }))
+}
+
+/// A key that nobody on the way may keep.
+struct Shown(Given);
+
+impl IntoResponse for Shown {
+    fn into_response(self) -> Response {
+        ([(header::CACHE_CONTROL, "no-store")], Created(self.0)).into_response()
+    }
+}
+
+impl Output for Shown {
+    fn describe(operation: &mut Operation, schemas: &mut Schemas) {
+        Created::<Given>::describe(operation, schemas);
+    }
 }
 
 async fn revoke<P: Port>(
     State(site): State<Arc<Site<P>>>,
     caller: Caller,
     Path(key): Path<KeyId>,
-) -> Result<StatusCode, Problem> {
+) -> Result<NoContent, Problem> {
     let row = read(&site, move |view| Ok(access::key_row(view, key)?)).await?;
     let own = row.is_some_and(|row| match &row.account {
         Some(account) => caller.may_see(account),
@@ -134,7 +159,7 @@ async fn revoke<P: Port>(
         return Err(Refusal::NoSuch(Thing::Key(key.to_string())).into());
     }
     site.port.execute(Command::RevokeKey(RevokeKey { key, by: caller.author() })).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(NoContent)
 }
 
 fn key_of(row: KeyRow, now: Timestamp) -> Key {

@@ -7,6 +7,7 @@
 mod about;
 pub mod accounts;
 pub mod addresses;
+mod answer;
 pub mod caller;
 pub mod calls;
 pub mod cursors;
@@ -31,7 +32,7 @@ pub mod queue_act;
 pub mod queue_redeliver;
 pub mod queue_walk;
 pub mod replays;
-mod scopes;
+pub(crate) mod scopes;
 pub mod suppressions;
 pub mod tail;
 pub mod timeline;
@@ -39,19 +40,22 @@ pub mod transports;
 pub mod verify;
 
 #[cfg(test)]
+mod document_tests;
+#[cfg(test)]
 mod stream_tests;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
+use axum::{Extension, Router};
 use tower_http::catch_panic::CatchPanicLayer;
 
+use crate::openapi::{self, Documents, Table};
 use crate::{Port, Site};
-use caller::{authenticate, operators_only};
+use caller::authenticate;
 use problem::{Problem, panicked};
 
 /// Where the API is.
@@ -61,9 +65,14 @@ const BODY_BYTES_MAX: usize = 1024 * 1024;
 
 pub fn router<P: Port>(site: Arc<Site<P>>) -> Router {
     // Only operators pass to their routes, whatever the handlers do; the others confine an account's login themselves.
-    let routes = routes::<P>().merge(operator_routes::<P>().route_layer(from_fn(operators_only)));
+    let (routes, mut entries) = routes::<P>().merge(operator_routes::<P>().for_operators()).into_parts();
+    let (open, open_entries) = openapi::routes::<P>().into_parts();
+    entries.extend(open_entries);
+    let mount = site.config.webapi.clone();
+    let documents = Documents::new(move || openapi::document(&entries, &mount));
     let api = routes
         .route_layer(from_fn_with_state(Arc::clone(&site), authenticate::<P>))
+        .merge(open.route_layer(Extension(Arc::new(documents))))
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .fallback(|| async { Problem::not_found("there is nothing at this address") })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
@@ -72,9 +81,8 @@ pub fn router<P: Port>(site: Arc<Site<P>>) -> Router {
     Router::new().nest(PREFIX, api)
 }
 
-fn routes<P: Port>() -> Router<Arc<Site<P>>> {
-    Router::new()
-        .merge(accounts::routes())
+fn routes<P: Port>() -> Table<P> {
+    accounts::routes()
         .merge(addresses::routes())
         .merge(cursors::routes())
         .merge(calls::routes())
@@ -92,9 +100,8 @@ fn routes<P: Port>() -> Router<Arc<Site<P>>> {
         .merge(timeline::routes())
 }
 
-fn operator_routes<P: Port>() -> Router<Arc<Site<P>>> {
-    Router::new()
-        .merge(accounts::operator_routes())
+fn operator_routes<P: Port>() -> Table<P> {
+    accounts::operator_routes()
         .merge(addresses::operator_routes())
         .merge(dkim::operator_routes())
         .merge(domains::operator_routes())

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
-use axum::routing::get;
-use axum::{Json, Router};
 use postledger_events::id::Seq;
 use postledger_projections::PROJECTIONS;
 use postledger_projections::tally::{Tally, tally};
@@ -12,10 +11,11 @@ use serde::{Deserialize, Serialize};
 
 use super::extract::read;
 use super::problem::Problem;
+use crate::openapi::{Describe, Table};
 use crate::port::Verified;
 use crate::{Port, Site};
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Describe)]
 pub struct Overview {
     /// The program's.
     pub version: String,
@@ -33,7 +33,7 @@ pub struct Overview {
     pub free_bytes: u64,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Describe)]
 pub struct Projection {
     pub name: String,
     pub version: u32,
@@ -41,8 +41,8 @@ pub struct Projection {
     pub as_of: Option<Seq>,
 }
 
-pub fn operator_routes<P: Port>() -> Router<Arc<Site<P>>> {
-    Router::new().route("/status", get(show::<P>))
+pub fn operator_routes<P: Port>() -> Table<P> {
+    Table::of("Status", "How the ledger is doing.").get("/status", "Show how the ledger is doing", show::<P>)
 }
 
 async fn show<P: Port>(State(site): State<Arc<Site<P>>>) -> Result<Json<Overview>, Problem> {

@@ -3,22 +3,26 @@
 use serde::{Deserialize, Serialize};
 
 use super::problem::Problem;
+use crate::openapi::Describe;
 
 const LIMIT_DEFAULT: usize = 100;
 pub const LIMIT_MAX: usize = 1000;
 
-/// A part of a list. `next` is the `cursor` to ask for what follows; `None`: nothing follows.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A part of a list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Describe)]
 pub struct Page<T> {
     pub items: Vec<T>,
+    /// The `cursor` to ask for what follows; `null`: nothing follows.
     pub next: Option<String>,
 }
 
 /// Which page is asked for.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Describe)]
 #[serde(deny_unknown_fields, default)]
 pub struct Paging {
+    /// The `next` of the page before.
     pub cursor: Option<String>,
+    /// At most so many entries: 1 to 1000; 100 if it is missing.
     pub limit: Option<usize>,
 }
 

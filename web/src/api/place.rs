@@ -4,8 +4,10 @@ use postledger_events::id::Seq;
 use postledger_events::record::Envelope;
 use postledger_events::time::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::problem::Problem;
+use crate::openapi::{Describe, Schema, Schemas};
 use crate::port::View;
 
 /// A record by its number, or by when it was written.
@@ -31,6 +33,19 @@ impl Place {
             Place::Record(seq) => Ok(seq),
             Place::Time(at) => Ok(Seq(first_where(view, |written| written > at)?.0.saturating_sub(1))),
         }
+    }
+}
+
+impl Describe for Place {
+    const NAME: Option<&'static str> = Some("Place");
+    fn schema(schemas: &mut Schemas) -> Schema {
+        let mut form = |place: Place| match place {
+            Place::Record(_) => schemas.of::<Seq>().into_json(),
+            Place::Time(_) => schemas.of::<Timestamp>().into_json(),
+        };
+        let forms = [Place::Record(Seq(1)), Place::Time(Timestamp::EPOCH)].map(&mut form);
+        Schema::from_json(json!({"oneOf": forms}))
+            .with_description("A record by its number, or by when it was written.")
     }
 }
 

@@ -8,8 +8,10 @@ use postledger_events::Refusal;
 use postledger_events::id::Seq;
 use serde::{Deserialize, Serialize};
 
+use crate::openapi::{Answer, Content, Describe, Operation, Output, Schemas};
 use crate::port::{ExecuteError, LoginError, Unavailable};
 
+const MEDIA_TYPE: &str = "application/problem+json";
 /// Wait before trying again when too much is being worked on.
 const RETRY_BUSY_S: u64 = 1;
 /// Wait before trying again when somebody has to act first.
@@ -26,8 +28,9 @@ pub struct Problem {
 }
 
 /// Kinds of problems, for programs. With the status they tell all that a program can react to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Describe)]
 #[serde(rename_all = "snake_case")]
+#[describe(name = "ProblemCode")]
 pub enum Code {
     /// The request cannot be read.
     Malformed,
@@ -47,7 +50,8 @@ pub enum Code {
 }
 
 /// The body of a problem (RFC 9457 §3.1), with one member more: `code`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Describe)]
+#[describe(name = "Problem")]
 pub struct Details {
     #[serde(rename = "type")]
     pub kind: String,
@@ -125,6 +129,18 @@ impl Problem {
         self.status.is_server_error()
     }
 
+    fn details(self) -> Details {
+        Details {
+            // RFC 9457 §4.2.1: with "about:blank" the title is the status phrase; `code` tells the kinds apart.
+            kind: "about:blank".to_owned(),
+            title: self.status.canonical_reason().unwrap_or("Error").to_owned(),
+            status: self.status.as_u16(),
+            code: self.code,
+            detail: self.detail,
+            last_common: self.last_common,
+        }
+    }
+
     fn after(self, retry_after_s: u64) -> Problem {
         Problem { retry_after_s: Some(retry_after_s), ..self }
     }
@@ -132,29 +148,38 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let title = self.status.canonical_reason().unwrap_or("Error").to_owned();
-        // RFC 9457 §4.2.1: with "about:blank" the title is the status phrase; `code` tells the kinds apart.
-        let kind = "about:blank".to_owned();
-        let details = Details {
-            kind,
-            title,
-            status: self.status.as_u16(),
-            code: self.code,
-            detail: self.detail,
-            last_common: self.last_common,
-        };
-        let body = serde_json::to_vec(&details).expect("problem details have string keys only");
-        let content_type = [(header::CONTENT_TYPE, "application/problem+json")];
-        let mut response = (self.status, content_type, body).into_response();
+        let (status, retry_after_s) = (self.status, self.retry_after_s);
+        let body = serde_json::to_vec(&self.details()).expect("problem details have string keys only");
+        let mut response = (status, [(header::CONTENT_TYPE, MEDIA_TYPE)], body).into_response();
         let headers = response.headers_mut();
-        if self.status == StatusCode::UNAUTHORIZED {
+        if status == StatusCode::UNAUTHORIZED {
             let challenge = HeaderValue::from_static("Basic realm=\"postledger\", charset=\"UTF-8\"");
             headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
-        if let Some(seconds) = self.retry_after_s {
+        if let Some(seconds) = retry_after_s {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
+    }
+}
+
+impl Output for Problem {
+    fn describe(operation: &mut Operation, schemas: &mut Schemas) {
+        let mut answer = |status, doc, example: Problem| {
+            let content = Content::of(MEDIA_TYPE, schemas.of::<Details>());
+            let example = serde_json::to_value(example.details()).expect("problem details are JSON");
+            Answer::new(status, doc).with(Content { example: Some(example), ..content })
+        };
+        let conflict = Problem::conflict("it exists already");
+        let refused = answer("4XX", "The request cannot be done; `code` tells why.", conflict)
+            .named("Refused")
+            .with_header("Retry-After", "With 429: seconds to wait.")
+            .with_header("WWW-Authenticate", "With 401.");
+        let failed =
+            answer("5XX", "Nothing can be done now, or a fault of the program.", unavailable("too busy; try again"))
+                .named("Failed")
+                .with_header("Retry-After", "With 503: seconds to wait.");
+        operation.answers.extend([refused, failed]);
     }
 }
 

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
-use axum::routing::get;
-use axum::{Json, Router};
 use postledger_events::Refusal;
 use postledger_events::address::{Address, Domain};
 use postledger_events::fact::attempt::Failure;
@@ -21,10 +20,11 @@ use super::extract::{Path, Query, read};
 use super::page::{Page, limit};
 use super::problem::Problem;
 use super::queue_walk::{Filter, Place, Standing, walk};
+use crate::openapi::{Describe, Table};
 use crate::{Port, Site};
 
 /// One recipient of one message. What names or quotes people is `null` if it was forgotten.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Describe)]
 pub struct Delivery {
     pub id: DeliveryId,
     /// What its timeline is found by.
@@ -61,7 +61,7 @@ pub struct Delivery {
 }
 
 /// What went wrong last.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Describe)]
 pub struct LastFailure {
     /// The reply's code; 0 if it was no reply.
     pub code: u16,
@@ -70,25 +70,33 @@ pub struct LastFailure {
 }
 
 /// A list of the queue: the conditions of a [`Filter`], a state, and which page.
-#[derive(Deserialize)]
+#[derive(Deserialize, Describe)]
 #[serde(deny_unknown_fields)]
 struct Listing {
     /// Numbers with commas between.
     ids: Option<String>,
     message: Option<MessageUuid>,
+    /// Whose. An account's login has only its own.
     account: Option<AccountName>,
+    /// A part of the reverse-path or of the address in From.
     from: Option<String>,
+    /// A part of the recipient's address.
     to: Option<String>,
+    /// The recipient's.
     domain: Option<Domain>,
+    /// The reverse-path's.
     sender_domain: Option<Domain>,
     held: Option<bool>,
+    /// On hold since the ledger was restored, in doubt whether they were sent.
     restored: Option<bool>,
     submitted_before: Option<Timestamp>,
     submitted_after: Option<Timestamp>,
     due_before: Option<Timestamp>,
     due_after: Option<Timestamp>,
     state: Option<Standing>,
+    /// The `next` of the page before.
     cursor: Option<String>,
+    /// At most so many entries: 1 to 1000; 100 if it is missing.
     limit: Option<usize>,
 }
 
@@ -116,8 +124,14 @@ impl Listing {
     }
 }
 
-pub fn routes<P: Port>() -> Router<Arc<Site<P>>> {
-    Router::new().route("/queue", get(list::<P>)).route("/queue/{id}", get(show::<P>))
+pub const TAG: &str = "Queue";
+pub const ABOUT: &str = "Deliveries that have not reached their end, and by number also those that have.";
+
+pub fn routes<P: Port>() -> Table<P> {
+    Table::of(TAG, ABOUT)
+        .get("/queue", "List deliveries that have not reached their end", list::<P>)
+        .more("First what is held, by number, then the rest, by due time. A page may be short, even empty, and have a next.")
+        .get("/queue/{id}", "Show a delivery", show::<P>)
 }
 
 /// First what is held, by number, then the rest, by due time. A page may be short, even empty, and have a next.

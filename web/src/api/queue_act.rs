@@ -3,9 +3,6 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::routing::post;
-use axum::{Json, Router};
 use postledger_events::command::QueueCommand;
 use postledger_events::fact::job::QueueAction;
 use postledger_events::id::DeliveryId;
@@ -17,7 +14,9 @@ use super::caller::Caller;
 use super::extract::{Body, read};
 use super::jobs::{Started, unexpected};
 use super::problem::Problem;
+use super::queue;
 use super::queue_walk::{Filter, Place, walk};
+use crate::openapi::{Describe, Table};
 use crate::{Port, Site};
 
 /// Deliveries that one command names.
@@ -26,8 +25,9 @@ const COMMAND_IDS_MAX: usize = 1000;
 const REQUEST_IDS_MAX: usize = 10_000;
 
 /// What to do, and with which deliveries.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Describe)]
 #[serde(deny_unknown_fields)]
+#[describe(name = "QueueAct", example = r#"{"action": {"schedule_add": 3600}, "filter": {"domain": "example.org"}}"#)]
 pub struct Act {
     pub action: Action,
     #[serde(default)]
@@ -37,8 +37,9 @@ pub struct Act {
     pub all: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Describe)]
 #[serde(rename_all = "snake_case")]
+#[describe(name = "QueueAction")]
 pub enum Action {
     Hold,
     Release,
@@ -63,15 +64,15 @@ impl From<Action> for QueueAction {
     }
 }
 
-pub fn routes<P: Port>() -> Router<Arc<Site<P>>> {
-    Router::new().route("/queue", post(act::<P>))
+pub fn routes<P: Port>() -> Table<P> {
+    Table::of(queue::TAG, queue::ABOUT).post("/queue", "Hold, release, schedule, cancel or fail deliveries", act::<P>)
 }
 
 async fn act<P: Port>(
     State(site): State<Arc<Site<P>>>,
     caller: Caller,
     Body(act): Body<Act>,
-) -> Result<(StatusCode, Json<Started>), Problem> {
+) -> Result<Started, Problem> {
     let Act { action, mut filter, all } = act;
     if filter == Filter::default() && !all {
         return Err(Problem::invalid("a filter without any condition means the whole queue; say so with all"));
@@ -98,7 +99,7 @@ async fn act<P: Port>(
             other => return Err(unexpected(&other)),
         }
     }
-    Ok((StatusCode::OK, Json(Started::Affected(affected))))
+    Ok(Started::Affected(affected))
 }
 
 /// The numbers of what is meant now; one more than are allowed, if there are more.

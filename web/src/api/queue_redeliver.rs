@@ -4,10 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
-use axum::routing::post;
-use axum::{Json, Router};
 use postledger_events::Refusal;
 use postledger_events::command::{IdempotencyKey, Submitted};
 use postledger_events::id::{AccountName, Author, DeliveryId, MessageUuid, Sha256};
@@ -16,13 +14,15 @@ use postledger_projections::deliveries::{self, DeliveryRow, State as At};
 use postledger_projections::{Error, Rows};
 use serde::{Deserialize, Serialize};
 
+use super::answer::Accepted;
 use super::caller::Caller;
-use super::extract::{Body, Path, read};
+use super::extract::{Body, OnceKey, Path, read};
 use super::page::bad_cursor;
 use super::problem::{Code, Problem};
+use super::queue;
 use super::queue_walk::Filter;
+use crate::openapi::{Describe, Table};
 use crate::port::Redelivery;
-use crate::webapi::idempotency;
 use crate::{Port, Site};
 
 /// Deliveries that one request sends again; the answer says where the next goes on.
@@ -35,8 +35,9 @@ const CHUNK: usize = 500;
 const METHOD: &str = "Redeliver";
 
 /// Which deliveries are sent again.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, Describe)]
 #[serde(deny_unknown_fields, default)]
+#[describe(name = "RedeliveryWish", example = r#"{"filter": {"domain": "example.net"}, "states": ["failed"]}"#)]
 pub struct Wish {
     /// With numbers exactly those; else all that agree and are in one of the states.
     pub filter: Filter,
@@ -51,8 +52,9 @@ pub struct Wish {
 }
 
 /// How a delivery can have ended without arriving.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Describe)]
 #[serde(rename_all = "snake_case")]
+#[describe(name = "EndedDelivery")]
 pub enum Ended {
     Failed,
     Canceled,
@@ -70,7 +72,8 @@ impl Ended {
 }
 
 /// What came of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Describe)]
+#[describe(name = "RedeliveredPart")]
 pub struct Part {
     pub made: Vec<Made>,
     pub refused: Vec<Refused>,
@@ -79,7 +82,8 @@ pub struct Part {
 }
 
 /// A delivery that was sent again.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Describe)]
+#[describe(name = "RedeliveredDelivery")]
 pub struct Made {
     pub origin: DeliveryId,
     pub delivery: DeliveryId,
@@ -90,26 +94,27 @@ pub struct Made {
 }
 
 /// A delivery that was not.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Describe)]
+#[describe(name = "RefusedDelivery")]
 pub struct Refused {
     pub origin: DeliveryId,
     pub code: Code,
     pub detail: String,
 }
 
-pub fn routes<P: Port>() -> Router<Arc<Site<P>>> {
-    Router::new()
-        .route("/queue/redeliver", post(redeliver::<P>))
-        .route("/queue/{id}/redeliver", post(redeliver_one::<P>))
+pub fn routes<P: Port>() -> Table<P> {
+    Table::of(queue::TAG, queue::ABOUT)
+        .post("/queue/redeliver", "Send deliveries again that did not arrive", redeliver::<P>)
+        .more("Recipients of one message stay together. Ask again with the answer's `next` as `cursor` until it is `null`.")
+        .post("/queue/{id}/redeliver", "Send a delivery again that did not arrive", redeliver_one::<P>)
 }
 
 async fn redeliver_one<P: Port>(
     State(site): State<Arc<Site<P>>>,
     caller: Caller,
-    headers: HeaderMap,
+    OnceKey(key): OnceKey,
     Path(id): Path<DeliveryId>,
-) -> Result<(StatusCode, Json<Made>), Problem> {
-    let key = key(&headers)?;
+) -> Result<Accepted<Made>, Problem> {
     let author = caller.author();
     let found = read(&site, move |view| {
         let row = deliveries::delivery(view, id)?.filter(|row| caller.may_see(&row.account));
@@ -118,13 +123,13 @@ async fn redeliver_one<P: Port>(
     });
     let submitted = found.await?.send(&site, key.as_deref(), &author).await?;
     let made = made(&[id], &submitted).pop().ok_or_else(|| Problem::internal("nothing was sent"))?;
-    Ok((StatusCode::ACCEPTED, Json(made)))
+    Ok(Accepted(made))
 }
 
 async fn redeliver<P: Port>(
     State(site): State<Arc<Site<P>>>,
     caller: Caller,
-    headers: HeaderMap,
+    OnceKey(key): OnceKey,
     Body(wish): Body<Wish>,
 ) -> Result<Json<Part>, Problem> {
     let Wish { mut filter, states, all, cursor } = wish;
@@ -135,7 +140,7 @@ async fn redeliver<P: Port>(
         return Err(Problem::invalid(format!("more than {REQUEST_DELIVERIES_MAX} ids; name fewer")));
     }
     filter.account = caller.scope(filter.account.take())?;
-    let (key, author) = (key(&headers)?, caller.author());
+    let author = caller.author();
     let from = cursor.as_deref().map(Place::parse).transpose()?;
     let states = if states.is_empty() { vec![Ended::Failed] } else { states };
     let Selected { groups, mut refused, next } = read(&site, move |view| select(view, &filter, &states, from)).await?;
@@ -158,10 +163,6 @@ async fn redeliver<P: Port>(
         return Err(problem);
     }
     Ok(Json(Part { made: all_made, refused, next: next.map(|place| place.to_string()) }))
-}
-
-fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
-    idempotency::text(headers).map_err(Problem::invalid)
 }
 
 impl Refused {

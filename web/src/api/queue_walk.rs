@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::page::bad_cursor;
 use super::problem::Problem;
+use crate::openapi::Describe;
 
 /// Deliveries that one walk looks at; one that is not through says where the next begins.
 const EXAMINED_MAX: usize = 10_000;
@@ -21,8 +22,9 @@ const EXAMINED_MAX: usize = 10_000;
 const CHUNK: usize = 500;
 
 /// Which deliveries are meant: those that agree with every condition that is set.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, Describe)]
 #[serde(deny_unknown_fields, default)]
+#[describe(name = "QueueFilter")]
 pub struct Filter {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ids: Vec<DeliveryId>,
@@ -105,8 +107,9 @@ fn has_part(address: &Address, part: &str) -> bool {
 }
 
 /// States of deliveries that have not reached their end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Describe)]
 #[serde(rename_all = "snake_case")]
+#[describe(name = "QueueStanding")]
 pub enum Standing {
     Queued,
     Held,

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::response::NoContent;
 use postledger_events::command::{CancelReplay, ResumeReplay, StartReplay, StopReplay};
 use postledger_events::fact::endpoint::OutgoingEvent;
 use postledger_events::fact::replay::{ReplayEnd, ReplayScope};
@@ -18,6 +17,7 @@ use postledger_projections::calls::{self, LastAttempt, ReplayRow, ReplayState};
 use postledger_projections::{Error, Rows};
 use serde::{Deserialize, Serialize};
 
+use super::answer::Accepted;
 use super::caller::Caller;
 use super::endpoints::no_endpoint;
 use super::extract::{Body, Path, Query, read};
@@ -25,13 +25,14 @@ use super::jobs::unexpected;
 use super::page::{Page, bad_cursor, limit};
 use super::place::Place;
 use super::problem::Problem;
+use crate::openapi::{Describe, Table};
 use crate::{Port, Site};
 
 /// Replays that are looked at for one page, whether or not they agree with what was asked for.
 const LOOKED_AT_MAX: usize = 10_000;
 
 /// A part of history that is told, and how far that is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Describe)]
 pub struct Replay {
     pub replay: ReplayId,
     pub account: AccountName,
@@ -63,8 +64,9 @@ pub struct Replay {
     pub last_activity: Timestamp,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Describe)]
 #[serde(rename_all = "snake_case")]
+#[describe(name = "ReplayStanding")]
 pub enum Standing {
     Running,
     /// It waits until somebody resumes it.
@@ -75,7 +77,8 @@ pub enum Standing {
 }
 
 /// A call that failed and is tried again.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Describe)]
+#[describe(name = "ReplayTrouble")]
 pub struct Trouble {
     pub fact: Seq,
     pub place: u16,
@@ -84,8 +87,9 @@ pub struct Trouble {
 }
 
 /// What to tell. A time means the records that were written from it on, or up to it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Describe)]
 #[serde(deny_unknown_fields)]
+#[describe(name = "NewReplay", example = r#"{"from": 1, "kinds": ["delivered", "failed"]}"#)]
 pub struct New {
     pub from: Place,
     /// All that there are now.
@@ -102,34 +106,46 @@ pub struct New {
 }
 
 /// What was started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Describe)]
+#[describe(name = "BegunReplay")]
 pub struct Begun {
     pub replay: ReplayId,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Describe)]
 #[serde(deny_unknown_fields, default)]
 struct Asked {
+    /// Whose. An account's login has only its own.
     account: Option<AccountName>,
+    /// The `next` of the page before.
     cursor: Option<ReplayId>,
+    /// At most so many entries: 1 to 1000; 100 if it is missing.
     limit: Option<usize>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Describe)]
 #[serde(deny_unknown_fields, default)]
 struct AskedOfOne {
+    /// The `next` of the page before.
     cursor: Option<ReplayId>,
+    /// At most so many entries: 1 to 1000; 100 if it is missing.
     limit: Option<usize>,
 }
 
-pub fn routes<P: Port>() -> Router<Arc<Site<P>>> {
-    Router::new()
-        .route("/endpoints/{account}/{endpoint}/replays", get(list_of_one::<P>).post(start::<P>))
-        .route("/replays", get(list::<P>))
-        .route("/replays/{replay}", get(show::<P>))
-        .route("/replays/{replay}/stop", post(stop::<P>))
-        .route("/replays/{replay}/resume", post(resume::<P>))
-        .route("/replays/{replay}/cancel", post(cancel::<P>))
+pub fn routes<P: Port>() -> Table<P> {
+    Table::of("Replays", "Parts of history that endpoints are told again, or for the first time.")
+        .get("/endpoints/{account}/{endpoint}/replays", "List an endpoint's replays", list_of_one::<P>)
+        .more("Newest first. A page may be short, even empty, and have a next.")
+        .post("/endpoints/{account}/{endpoint}/replays", "Tell an endpoint a part of history again", start::<P>)
+        .more("One at a time for each endpoint.")
+        .get("/replays", "List replays", list::<P>)
+        .more("Newest first. A page may be short, even empty, and have a next.")
+        .get("/replays/{replay}", "Show a replay", show::<P>)
+        .post("/replays/{replay}/stop", "Stop a replay", stop::<P>)
+        .more("It waits until it is resumed.")
+        .post("/replays/{replay}/resume", "Resume a replay", resume::<P>)
+        .more("It goes on at its cursor.")
+        .post("/replays/{replay}/cancel", "Cancel a replay", cancel::<P>)
 }
 
 /// Newest first.
@@ -168,7 +184,7 @@ async fn start<P: Port>(
     caller: Caller,
     Path((account, endpoint)): Path<(AccountName, EndpointName)>,
     Body(new): Body<New>,
-) -> Result<(StatusCode, Json<Begun>), Problem> {
+) -> Result<Accepted<Begun>, Problem> {
     let account = caller.one(Some(account))?;
     let New { from, to, only_failed, kinds, calls_per_second_max } = new;
     let places = read(&site, move |view| Ok((from.first(view)?, to.map(|to| to.last(view)).transpose()?)));
@@ -176,7 +192,7 @@ async fn start<P: Port>(
     let by = caller.author();
     let command = StartReplay { account, endpoint, from, to, only_failed, kinds, calls_per_second_max, by };
     match site.port.execute(Command::StartReplay(command)).await? {
-        Answer::Replay(replay) => Ok((StatusCode::ACCEPTED, Json(Begun { replay }))),
+        Answer::Replay(replay) => Ok(Accepted(Begun { replay })),
         other => Err(unexpected(&other)),
     }
 }
@@ -197,7 +213,7 @@ async fn stop<P: Port>(
     State(site): State<Arc<Site<P>>>,
     caller: Caller,
     Path(replay): Path<ReplayId>,
-) -> Result<StatusCode, Problem> {
+) -> Result<NoContent, Problem> {
     let command = StopReplay { replay, error: None, by: caller.author() };
     change(&site, caller, replay, Command::StopReplay(command)).await
 }
@@ -206,7 +222,7 @@ async fn resume<P: Port>(
     State(site): State<Arc<Site<P>>>,
     caller: Caller,
     Path(replay): Path<ReplayId>,
-) -> Result<StatusCode, Problem> {
+) -> Result<NoContent, Problem> {
     let command = ResumeReplay { replay, by: caller.author() };
     change(&site, caller, replay, Command::ResumeReplay(command)).await
 }
@@ -215,7 +231,7 @@ async fn cancel<P: Port>(
     State(site): State<Arc<Site<P>>>,
     caller: Caller,
     Path(replay): Path<ReplayId>,
-) -> Result<StatusCode, Problem> {
+) -> Result<NoContent, Problem> {
     let command = CancelReplay { replay, by: caller.author() };
     change(&site, caller, replay, Command::CancelReplay(command)).await
 }
@@ -225,10 +241,10 @@ async fn change<P: Port>(
     caller: Caller,
     replay: ReplayId,
     command: Command,
-) -> Result<StatusCode, Problem> {
+) -> Result<NoContent, Problem> {
     read(site, move |view| own(view, &caller, replay).map(drop)).await?;
     site.port.execute(command).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(NoContent)
 }
 
 /// The same for what is not there and what is not this caller's.

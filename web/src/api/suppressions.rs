@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::routing::get;
-use axum::{Json, Router};
+use axum::response::NoContent;
 use postledger_events::Command;
 use postledger_events::address::Address;
 use postledger_events::command::{LiftSuppression, Suppress};
@@ -20,10 +19,11 @@ use super::caller::Caller;
 use super::extract::{Body, Query, read};
 use super::page::{Page, bad_cursor, limit};
 use super::problem::Problem;
+use crate::openapi::{Describe, Table};
 use crate::{Port, Site};
 
 /// An entry of an account's list.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Describe)]
 pub struct Suppression {
     pub id: SuppressionId,
     pub account: AccountName,
@@ -40,8 +40,12 @@ pub struct Suppression {
 }
 
 /// An address to suppress.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, Describe)]
 #[serde(deny_unknown_fields)]
+#[describe(
+    name = "NewSuppression",
+    example = r#"{"account": "mox", "address": "you@example.org", "reason": "asked to get no more mail"}"#
+)]
 pub struct New {
     /// May be left out by an account's login.
     pub account: Option<AccountName>,
@@ -53,30 +57,38 @@ pub struct New {
     pub manual: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Describe)]
 pub struct Present {
     pub present: bool,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Describe)]
 #[serde(deny_unknown_fields)]
 struct Listing {
+    /// Whose. An account's login has only its own.
     account: Option<AccountName>,
+    /// The `next` of the page before.
     cursor: Option<SuppressionId>,
+    /// At most so many entries: 1 to 1000; 100 if it is missing.
     limit: Option<usize>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Describe)]
 #[serde(deny_unknown_fields)]
 struct Asked {
+    /// Whose. An account's login has only its own.
     account: Option<AccountName>,
     address: Address,
 }
 
-pub fn routes<P: Port>() -> Router<Arc<Site<P>>> {
-    Router::new()
-        .route("/suppressions", get(list::<P>).post(add::<P>).delete(remove::<P>))
-        .route("/suppressions/present", get(present::<P>))
+pub fn routes<P: Port>() -> Table<P> {
+    Table::of("Suppressions", "Whom an account does not send to.")
+        .get("/suppressions", "List suppressed addresses", list::<P>)
+        .more("In the order of the base addresses.")
+        .post("/suppressions", "Suppress an address", add::<P>)
+        .delete("/suppressions", "Lift a suppression", remove::<P>)
+        .more("Any variant of the address will do.")
+        .get("/suppressions/present", "Ask whether an address is suppressed", present::<P>)
 }
 
 /// In the order of the base addresses.
@@ -105,7 +117,7 @@ async fn add<P: Port>(
     State(site): State<Arc<Site<P>>>,
     caller: Caller,
     Body(new): Body<New>,
-) -> Result<StatusCode, Problem> {
+) -> Result<NoContent, Problem> {
     let command = Suppress {
         account: caller.one(new.account)?,
         address: new.address,
@@ -115,18 +127,18 @@ async fn add<P: Port>(
         idempotency: None,
     };
     site.port.execute(Command::Suppress(command)).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(NoContent)
 }
 
 async fn remove<P: Port>(
     State(site): State<Arc<Site<P>>>,
     caller: Caller,
     Query(asked): Query<Asked>,
-) -> Result<StatusCode, Problem> {
+) -> Result<NoContent, Problem> {
     let account = caller.one(asked.account)?;
     let command = LiftSuppression { account, address: asked.address, by: caller.author(), idempotency: None };
     site.port.execute(Command::LiftSuppression(command)).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(NoContent)
 }
 
 async fn present<P: Port>(

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
-use axum::routing::get;
-use axum::{Json, Router};
 use postledger_events::id::{DeliveryId, MessageUuid, Seq};
 use postledger_events::refusal::Thing;
 use postledger_events::{Record, Refusal};
@@ -17,6 +16,7 @@ use super::caller::Caller;
 use super::extract::{Path, Query, read};
 use super::page::limit;
 use super::problem::Problem;
+use crate::openapi::{Describe, Table};
 use crate::port::View;
 use crate::{Port, Site};
 
@@ -24,7 +24,7 @@ use crate::{Port, Site};
 const PROJECTION: &str = "timeline";
 
 /// Records about a message, oldest first.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, Describe)]
 pub struct Timeline {
     pub message: MessageUuid,
     /// Each exactly as it stands in the log.
@@ -35,16 +35,22 @@ pub struct Timeline {
     pub as_of: Option<Seq>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Describe)]
 #[serde(deny_unknown_fields)]
 struct Listing {
     #[serde(default)]
     after: Seq,
+    /// At most so many entries: 1 to 1000; 100 if it is missing.
     limit: Option<usize>,
 }
 
-pub fn routes<P: Port>() -> Router<Arc<Site<P>>> {
-    Router::new().route("/messages/{id}/timeline", get(show::<P>))
+pub fn routes<P: Port>() -> Table<P> {
+    Table::of("Messages", "The story of a message.")
+        .get("/messages/{id}/timeline", "Show every record about a message, in order", show::<P>)
+        .more(
+            "The id is the message's uuid or the number of one of its deliveries. An account's login sees the records that are \
+             wholly its own.",
+        )
 }
 
 /// `id` is the message's uuid or the number of one of its deliveries. An account's login sees the records that are wholly its

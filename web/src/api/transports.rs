@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::routing::{get, put};
-use axum::{Json, Router};
+use axum::response::NoContent;
 use postledger_events::Command;
 use postledger_events::command::RemoveTransport;
 use postledger_events::fact::account::TransportTls;
@@ -17,13 +16,14 @@ use super::caller::Caller;
 use super::extract::{Body, Path, Query, read};
 use super::page::{Page, Paging};
 use super::problem::Problem;
+use crate::openapi::{Describe, Table};
 use crate::port::NewTransport;
 use crate::{Port, Site};
 
 const CONNECTIONS_DEFAULT: u32 = 10;
 
 /// A next hop, without its password. The one named `default` takes all mail.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Describe)]
 pub struct Transport {
     pub transport: TransportName,
     pub host: String,
@@ -35,8 +35,12 @@ pub struct Transport {
 }
 
 /// The whole of a next hop: what is not there is not kept from before, the password neither.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, Describe)]
 #[serde(deny_unknown_fields)]
+#[describe(
+    name = "TransportSettings",
+    example = r#"{"host": "smtp.example.net", "port": 587, "tls": "starttls", "credentials": {"username": "us", "password": "secret"}}"#
+)]
 pub struct Settings {
     pub host: String,
     pub port: u16,
@@ -47,17 +51,18 @@ pub struct Settings {
     pub connections_max: u32,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, Describe)]
 #[serde(deny_unknown_fields)]
 pub struct Credentials {
     pub username: String,
     pub password: String,
 }
 
-pub fn operator_routes<P: Port>() -> Router<Arc<Site<P>>> {
-    Router::new()
-        .route("/transports", get(list::<P>))
-        .route("/transports/{transport}", put(set::<P>).delete(remove::<P>))
+pub fn operator_routes<P: Port>() -> Table<P> {
+    Table::of("Transports", "Where mail goes next.")
+        .get("/transports", "List transports", list::<P>)
+        .put("/transports/{transport}", "Add or replace a transport", set::<P>)
+        .delete("/transports/{transport}", "Remove a transport", remove::<P>)
 }
 
 async fn list<P: Port>(
@@ -76,7 +81,7 @@ async fn set<P: Port>(
     caller: Caller,
     Path(name): Path<TransportName>,
     Body(settings): Body<Settings>,
-) -> Result<StatusCode, Problem> {
+) -> Result<NoContent, Problem> {
     let transport = NewTransport {
         name,
         host: settings.host,
@@ -86,16 +91,16 @@ async fn set<P: Port>(
         connections_max: settings.connections_max,
     };
     site.port.set_transport(transport, caller.author()).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(NoContent)
 }
 
 async fn remove<P: Port>(
     State(site): State<Arc<Site<P>>>,
     caller: Caller,
     Path(transport): Path<TransportName>,
-) -> Result<StatusCode, Problem> {
+) -> Result<NoContent, Problem> {
     site.port.execute(Command::RemoveTransport(RemoveTransport { transport, by: caller.author() })).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(NoContent)
 }
 
 fn transport_of(row: TransportRow) -> Transport {

@@ -3,24 +3,23 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::header;
-use axum::response::{IntoResponse, Response};
-use axum::routing::post;
 use bytes::Bytes;
 use futures_util::stream;
 use postledger_events::id::Seq;
 use serde::{Deserialize, Serialize};
 
+use super::answer::Lines;
 use super::extract::Query;
 use super::problem::Problem;
+use crate::openapi::{Describe, Table};
 use crate::{Port, Site};
 
 /// How to verify.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, Describe)]
 #[serde(deny_unknown_fields, default)]
+#[describe(name = "VerifyWish")]
 pub struct Wish {
     /// Also the hash of every body, and all rows against a replay of the log.
     pub full: bool,
@@ -29,8 +28,9 @@ pub struct Wish {
 }
 
 /// A line of the answer. The last one is no `Progress`; an answer without such an end was broken off.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Describe)]
 #[serde(rename_all = "snake_case")]
+#[describe(name = "VerifyLine")]
 pub enum Line {
     Progress {
         done: Seq,
@@ -41,12 +41,14 @@ pub enum Line {
     Failed(String),
 }
 
-pub fn operator_routes<P: Port>() -> Router<Arc<Site<P>>> {
-    Router::new().route("/verify", post(verify::<P>))
+pub fn operator_routes<P: Port>() -> Table<P> {
+    Table::of("Ledger", "The whole ledger, for backups and to be verified.")
+        .post("/verify", "Verify the ledger, and be told how far it is", verify::<P>)
+        .more("It ends early if whoever asked goes away. An answer whose last line is one of progress was broken off.")
 }
 
 /// It ends early if whoever asked goes away.
-async fn verify<P: Port>(State(site): State<Arc<Site<P>>>, Query(wish): Query<Wish>) -> Result<Response, Problem> {
+async fn verify<P: Port>(State(site): State<Arc<Site<P>>>, Query(wish): Query<Wish>) -> Result<Lines<Line>, Problem> {
     let lines = site.port.verify(wish).ok_or_else(|| {
         Problem::conflict(
             "the ledger is being verified already; wait until that is over, or look at `postledger status`",
@@ -58,5 +60,5 @@ async fn verify<P: Port>(State(site): State<Arc<Site<P>>>, Query(wish): Query<Wi
         bytes.push(b'\n');
         Some((Ok::<_, Infallible>(Bytes::from(bytes)), lines))
     });
-    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(pieces)).into_response())
+    Ok(Lines::new(Body::from_stream(pieces)))
 }

@@ -9,6 +9,7 @@ use serde::Serialize;
 use sha2::Digest;
 
 use super::form::FormFile;
+use crate::openapi::{Parameter, Place, Schema};
 use crate::status::Fault;
 
 /// Characters of a key.
@@ -34,6 +35,13 @@ pub fn text(headers: &HeaderMap) -> Result<Option<String>, String> {
         return Err(format!("Idempotency-Key must be 1 to {KEY_CHARS_MAX} visible ASCII characters"));
     }
     Ok(Some(String::from_utf8_lossy(key).into_owned()))
+}
+
+/// The header, for the description of the APIs.
+pub fn parameter() -> Parameter {
+    let doc = "Makes it safe to repeat the request: the same key and request are done once and answered each time.";
+    let schema = Schema::text("order-123").with_description(doc);
+    Parameter { place: Place::Header, name: "Idempotency-Key".to_owned(), required: false, schema }
 }
 
 fn hash(request: &impl Serialize, files: &[FormFile]) -> Sha256 {

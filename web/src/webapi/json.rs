@@ -24,9 +24,10 @@ pub trait Decode<'a>: Default {
     fn decode(&mut self, from: &mut Decoder<'a>) -> Result<(), Error>;
 }
 
-/// Says once what the keys of a type are: for reading it, and for writing it in the form that requests are compared in.
+/// Says once what the keys of a type are: for reading it, for writing it in the form that requests are compared in, and for
+/// describing it under a name.
 macro_rules! fields {
-    ($type:ident $(<$a:lifetime>)? { $($key:literal => $field:ident,)* }) => {
+    ($type:ident $(<$a:lifetime>)? as $name:literal { $($(#[doc = $doc:literal])* $key:literal => $field:ident,)* }) => {
         impl<'a> $crate::webapi::json::Decode<'a> for $type $(<$a>)? {
             fn decode(
                 &mut self,
@@ -51,6 +52,17 @@ macro_rules! fields {
                     map
                 };)*
                 serde::ser::SerializeMap::end(map)
+            }
+        }
+
+        impl $(<$a>)? $crate::openapi::Describe for $type $(<$a>)? {
+            const NAME: Option<&'static str> = Some($name);
+            fn schema(schemas: &mut $crate::openapi::Schemas) -> $crate::openapi::Schema {
+                let _ = &schemas;
+                let members = [
+                    $($crate::openapi::member_of(schemas, $key, concat!($($doc),*), |value: &Self| &value.$field),)*
+                ];
+                $crate::openapi::Schema::object(true, members)
             }
         }
     };
@@ -507,7 +519,7 @@ mod tests {
         map: BTreeMap<String, String>,
     }
 
-    fields!(Probe {
+    fields!(Probe as "Probe" {
         "Text" => text,
         "Flag" => flag,
         "Maybe" => maybe,
@@ -521,7 +533,7 @@ mod tests {
         skin: String,
     }
 
-    fields!(Inner {
+    fields!(Inner as "Inner" {
         "Skin" => skin,
     });
 

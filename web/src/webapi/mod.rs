@@ -1,5 +1,6 @@
 //! The webapi: which method a request is for, and what is checked before it is called.
 
+mod describe;
 mod form;
 pub(crate) mod idempotency;
 mod intake;
@@ -34,6 +35,8 @@ use postledger_events::fact::access::Scope;
 use postledger_events::id::Author;
 use serde::Serialize;
 use tower_http::catch_panic::CatchPanicLayer;
+
+pub(crate) use describe::describe;
 
 use crate::auth::{Basic, bearer};
 use crate::port::{Holder, Login};

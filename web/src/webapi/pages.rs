@@ -6,14 +6,14 @@ use axum::response::{IntoResponse, Response};
 use super::Method;
 
 /// What a person needs to know of a method.
-struct Example {
-    what: &'static str,
-    request: &'static str,
-    response: &'static str,
+pub struct Example {
+    pub what: &'static str,
+    pub request: &'static str,
+    pub response: &'static str,
 }
 
 /// `None` for methods that are not in this version.
-fn example(method: Method) -> Option<Example> {
+pub fn example(method: Method) -> Option<Example> {
     match method {
         Method::Send => Some(Example {
             what: "Submits a message for delivery to every recipient in To, CC and BCC. When the answer arrives, the \

@@ -22,6 +22,7 @@ use super::json::fields;
 use super::time::Time;
 use super::{Caller, Method, decode, ok, parse_address, trace};
 use crate::Port;
+use crate::openapi::Describe;
 use crate::port::{Login, SendRequest};
 use crate::status::{Code, Fault};
 
@@ -35,7 +36,7 @@ const EXTRA_BYTES_MAX: usize = 16 * 1024;
 const QUICK_RECIPIENTS_MAX: usize = 16;
 
 #[derive(Default)]
-struct Request<'a> {
+pub(super) struct Request<'a> {
     from: Vec<Person>,
     to: Vec<Person>,
     cc: Vec<Person>,
@@ -57,25 +58,34 @@ struct Request<'a> {
     save_sent: bool,
 }
 
-fields!(Request<'a> {
+fields!(Request<'a> as "SendRequest" {
+    /// At most one; the login's own address if there is none.
     "From" => from,
     "To" => to,
     "CC" => cc,
     "BCC" => bcc,
     "ReplyTo" => reply_to,
+    /// With its angle brackets; made if it is empty.
     "MessageID" => message_id,
     "References" => references,
+    /// Now, if it is not there.
     "Date" => date,
     "Subject" => subject,
+    /// This or HTML must be there.
     "Text" => text,
     "HTML" => html,
+    /// Of the application's own; comes back in webhooks.
     "Extra" => extra,
+    /// Pairs of a name and a value.
     "Headers" => headers,
     "AlternativeFiles" => alternative_files,
     "InlineFiles" => inline_files,
     "AttachedFiles" => attached_files,
+    /// `true`: only over verified TLS (RFC 8689); `false`: rather without TLS than not at all.
     "RequireTLS" => require_tls,
+    /// Not before this time.
     "FutureRelease" => future_release,
+    /// Also into the mailbox Sent.
     "SaveSent" => save_sent,
 });
 
@@ -85,7 +95,7 @@ struct Person {
     address: String,
 }
 
-fields!(Person {
+fields!(Person as "Person" {
     "Name" => name,
     "Address" => address,
 });
@@ -99,22 +109,23 @@ struct File<'a> {
     data: Cow<'a, str>,
 }
 
-fields!(File<'a> {
+fields!(File<'a> as "File" {
     "Name" => name,
     "ContentType" => content_type,
     "ContentID" => content_id,
+    /// In base64.
     "Data" => data,
 });
 
-#[derive(Serialize)]
+#[derive(Serialize, Describe)]
 #[serde(rename_all = "PascalCase")]
-struct Sent<'a> {
+pub(super) struct Sent<'a> {
     #[serde(rename = "MessageID")]
     message_id: &'a str,
     submissions: Vec<Submission<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Describe)]
 #[serde(rename_all = "PascalCase")]
 struct Submission<'a> {
     address: &'a str,

@@ -11,14 +11,15 @@ use crate::Port;
 use crate::status::Fault;
 
 #[derive(Default)]
-struct Request {
+pub(super) struct Request {
     email_address: String,
     manual: bool,
     reason: String,
 }
 
-fields!(Request {
+fields!(Request as "SuppressionAddRequest" {
     "EmailAddress" => email_address,
+    /// Means nothing to us; shown again.
     "Manual" => manual,
     "Reason" => reason,
 });

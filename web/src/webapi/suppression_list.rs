@@ -10,21 +10,24 @@ use super::form::Form;
 use super::json::fields;
 use super::{Caller, decode, ok, read};
 use crate::Port;
+use crate::openapi::Describe;
 use crate::status::Fault;
 
 #[derive(Default)]
-struct Request {}
+pub(super) struct Request {}
 
-fields!(Request {});
+fields!(Request as "SuppressionListRequest" {});
 
-#[derive(Serialize)]
+#[derive(Serialize, Describe)]
 #[serde(rename_all = "PascalCase")]
-struct List {
+#[describe(name = "SuppressionListResult")]
+pub(super) struct List {
     suppressions: Vec<Entry>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Describe)]
 #[serde(rename_all = "PascalCase")]
+#[describe(name = "SuppressionListEntry")]
 struct Entry {
     #[serde(rename = "ID")]
     id: SuppressionId,

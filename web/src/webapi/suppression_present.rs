@@ -8,20 +8,22 @@ use super::form::Form;
 use super::json::fields;
 use super::{Caller, decode, ok, parse_address, read};
 use crate::Port;
+use crate::openapi::Describe;
 use crate::status::Fault;
 
 #[derive(Default)]
-struct Request {
+pub(super) struct Request {
     email_address: String,
 }
 
-fields!(Request {
+fields!(Request as "SuppressionPresentRequest" {
     "EmailAddress" => email_address,
 });
 
-#[derive(Serialize)]
+#[derive(Serialize, Describe)]
 #[serde(rename_all = "PascalCase")]
-struct Presence {
+#[describe(name = "SuppressionPresentResult")]
+pub(super) struct Presence {
     present: bool,
 }
 

@@ -11,11 +11,11 @@ use crate::Port;
 use crate::status::Fault;
 
 #[derive(Default)]
-struct Request {
+pub(super) struct Request {
     email_address: String,
 }
 
-fields!(Request {
+fields!(Request as "SuppressionRemoveRequest" {
     "EmailAddress" => email_address,
 });
 

@@ -6,6 +6,7 @@ use postledger_events::time::Timestamp;
 use serde::{Serialize, Serializer};
 
 use super::json::{Decode, Decoder, Error, Kind};
+use crate::openapi::{Describe, Schema, Schemas};
 
 /// A time of the years 0 to 9999 with the offset that its writer gave.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,6 +41,12 @@ impl<'a> Decode<'a> for Time {
             }
             other => Err(other.is_not("a time")),
         }
+    }
+}
+
+impl Describe for Time {
+    fn schema(_: &mut Schemas) -> Schema {
+        Schema::text("2026-01-02T03:04:05Z").with("format", "date-time")
     }
 }
 
