@@ -341,7 +341,7 @@ fn write(writer: &mut Writer, event: Event, at: Timestamp) -> Result<(), store::
     batch.at = at;
     writer.append(event, &mut batch)?;
     writer.commit(&mut batch)?;
-    writer.settle(&mut batch);
+    writer.settle();
     Ok(())
 }
 

@@ -214,10 +214,12 @@ impl Writer {
     fn finish(&mut self, batch: Option<Batch>) {
         let Some(mut batch) = batch else { return };
         match self.commit(&mut batch) {
-            Ok(()) => {
+            Ok(written) => {
                 // Who waits for an answer comes first.
                 batch.answer();
-                self.settle(&mut batch);
+                if written {
+                    self.settle();
+                }
             }
             // IMPORTANT: the outcome is unknown, and a second sync may say yes to what the first one lost. Only a new start,
             // which reads what is there, may go on.
@@ -225,12 +227,11 @@ impl Writer {
         }
     }
 
-    /// Everything or nothing, on disk when it returns.
-    pub(super) fn commit(&mut self, batch: &mut Batch) -> Result<(), Error> {
+    /// Everything or nothing, on disk when it returns. `false`: there was nothing to write.
+    pub(super) fn commit(&mut self, batch: &mut Batch) -> Result<bool, Error> {
         batch.files_kept.drain(..).for_each(StagedFile::keep);
-        batch.is_empty = batch.lines.is_empty() && batch.secrets.is_empty() && batch.bodies.is_empty();
-        if batch.is_empty {
-            return Ok(());
+        if batch.lines.is_empty() && batch.secrets.is_empty() && batch.bodies.is_empty() {
+            return Ok(false);
         }
         let mut engine = self.shared.store.batch();
         if let Some((first, _)) = batch.lines.first().filter(|(first, _)| self.is_segment_full(*first)) {
@@ -241,15 +242,13 @@ impl Writer {
         self.write(engine)?;
         self.head = batch.head;
         self.publish();
-        Ok(())
+        // Before the answers: whoever is told that a content was forgotten finds it gone.
+        batch.files_forgotten.drain(..).for_each(|body| self.shared.bodies.forget_file(body));
+        Ok(true)
     }
 
     /// What follows a batch that is on disk.
-    pub(super) fn settle(&mut self, batch: &mut Batch) {
-        batch.files_forgotten.drain(..).for_each(|body| self.shared.bodies.forget_file(body));
-        if batch.is_empty {
-            return;
-        }
+    pub(super) fn settle(&mut self) {
         // IMPORTANT: after the sync, so that the watermark is never ahead of the log. If this fails, no more commands are taken.
         self.note(|_| {});
         self.announce();
@@ -396,8 +395,6 @@ pub(super) struct Batch {
     files_kept: Vec<StagedFile>,
     files_forgotten: Vec<MessageUuid>,
     bytes: usize,
-    /// There was nothing to write.
-    is_empty: bool,
     answers: Vec<Due>,
 }
 
@@ -413,7 +410,6 @@ impl Batch {
             files_kept: Vec::new(),
             files_forgotten: Vec::new(),
             bytes: 0,
-            is_empty: false,
             answers: Vec::new(),
         }
     }
