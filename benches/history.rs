@@ -71,7 +71,8 @@ fn prepare(dir: &Path) {
     generator.close();
 }
 
-fn grow(dir: &Path, delivered: u64, queued: u64) {
+/// Adds so many messages that were delivered and that are due later, to the ledger of a server that does not run.
+pub fn grow(dir: &Path, delivered: u64, queued: u64) {
     let generator = Generator::new(server::open(dir));
     generator.delivered(delivered);
     generator.queued(queued, server::now() + DUE_AHEAD);

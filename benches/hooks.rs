@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
-use super::generate::Generator;
+use super::history::grow;
 use super::probe::Probes;
 use super::receiver::{Receiver, hanging};
-use super::server::{self, Next, Server, USER, scratch, set_up};
+use super::server::{Next, Server, USER, scratch, set_up};
 use super::table::{Asked, Line, Table};
 
 /// Messages that are told of in one turn; each endpoint gets a call for each.
@@ -68,7 +68,7 @@ fn turn(with_hanging: bool) -> Told {
             add(server, "hangs", url, None);
         }
     });
-    deliver(home.path(), MESSAGES);
+    grow(home.path(), MESSAGES, 0);
     let server = Server::start(home.path());
     receiver.wait_for(WARM_UP, PATIENCE);
     let (before, from, began) = (receiver.count(), server.usage(), Instant::now());
@@ -83,7 +83,7 @@ pub fn replay(scale: f64, probes: &Probes, table: &mut Table) {
     let (home, receiver) = (scratch(), Receiver::start());
     prepare(home.path(), |_| {});
     let records = REPLAYED * scale;
-    deliver(home.path(), (records / 3.0) as u64);
+    grow(home.path(), (records / 3.0) as u64, 0);
     let server = Server::start(home.path());
     add(&server, "new", &receiver.url(), Some(REPLAY_CONCURRENCY));
     let (from, began) = (server.usage(), Instant::now());
@@ -135,12 +135,6 @@ fn prepare(dir: &Path, with: impl FnOnce(&Server)) {
     let server = Server::start(dir);
     with(&server);
     server.stop();
-}
-
-fn deliver(dir: &Path, messages: u64) {
-    let generator = Generator::new(server::open(dir));
-    generator.delivered(messages);
-    generator.close();
 }
 
 fn add(server: &Server, name: &str, url: &str, concurrency: Option<u32>) {

@@ -4,6 +4,7 @@
 //! ledgers of `history` smaller.
 
 mod accept;
+mod count;
 mod deliver;
 mod generate;
 mod history;

@@ -2,26 +2,24 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-const GLANCE: Duration = Duration::from_millis(2);
+use super::count::Count;
 
 pub struct Receiver {
     addr: SocketAddr,
-    calls: Arc<AtomicU64>,
+    calls: Count,
 }
 
 impl Receiver {
     /// Listens until the process ends.
     pub fn start() -> Receiver {
         let socket = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-        let (addr, calls) = (socket.local_addr().expect("an address"), Arc::new(AtomicU64::new(0)));
-        let counter = Arc::clone(&calls);
+        let (addr, calls) = (socket.local_addr().expect("an address"), Count::default());
+        let counter = calls.clone();
         std::thread::spawn(move || {
             for stream in socket.incoming().flatten() {
-                let counter = Arc::clone(&counter);
+                let counter = counter.clone();
                 // A client that goes away in the middle is its own affair.
                 std::thread::spawn(move || serve(stream, &counter).ok());
             }
@@ -34,20 +32,16 @@ impl Receiver {
     }
 
     pub fn count(&self) -> u64 {
-        self.calls.load(Ordering::Relaxed)
+        self.calls.get()
     }
 
     /// Waits until this many calls have been answered.
     pub fn wait_for(&self, calls: u64, patience: Duration) {
-        let end = Instant::now() + patience;
-        while self.count() < calls {
-            assert!(Instant::now() < end, "{} of {calls} arrived", self.count());
-            std::thread::sleep(GLANCE);
-        }
+        self.calls.wait_for(calls, patience);
     }
 }
 
-fn serve(stream: TcpStream, calls: &AtomicU64) -> std::io::Result<()> {
+fn serve(stream: TcpStream, calls: &Count) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let (mut answers, mut lines) = (stream.try_clone()?, BufReader::with_capacity(16 * 1024, stream));
     let (mut line, mut body) = (String::new(), Vec::new());
@@ -69,7 +63,7 @@ fn serve(stream: TcpStream, calls: &AtomicU64) -> std::io::Result<()> {
         }
         body.resize(length, 0);
         lines.read_exact(&mut body)?;
-        calls.fetch_add(1, Ordering::Relaxed);
+        calls.add(1);
         answers.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")?;
     }
 }

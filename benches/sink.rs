@@ -2,26 +2,24 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-const GLANCE: Duration = Duration::from_millis(2);
+use super::count::Count;
 
 pub struct Sink {
     addr: SocketAddr,
-    recipients: Arc<AtomicU64>,
+    recipients: Count,
 }
 
 impl Sink {
     /// Listens until the process ends.
     pub fn start() -> Sink {
         let socket = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-        let (addr, recipients) = (socket.local_addr().expect("an address"), Arc::new(AtomicU64::new(0)));
-        let counter = Arc::clone(&recipients);
+        let (addr, recipients) = (socket.local_addr().expect("an address"), Count::default());
+        let counter = recipients.clone();
         std::thread::spawn(move || {
             for stream in socket.incoming().flatten() {
-                let counter = Arc::clone(&counter);
+                let counter = counter.clone();
                 // A client that goes away in the middle is its own affair.
                 std::thread::spawn(move || session(stream, &counter).ok());
             }
@@ -35,20 +33,16 @@ impl Sink {
 
     /// Recipients of all messages that were taken.
     pub fn count(&self) -> u64 {
-        self.recipients.load(Ordering::Relaxed)
+        self.recipients.get()
     }
 
     /// Waits until this many recipients have been served.
     pub fn wait_for(&self, recipients: u64, patience: Duration) {
-        let end = Instant::now() + patience;
-        while self.count() < recipients {
-            assert!(Instant::now() < end, "{} of {recipients} arrived", self.count());
-            std::thread::sleep(GLANCE);
-        }
+        self.recipients.wait_for(recipients, patience);
     }
 }
 
-fn session(stream: TcpStream, recipients: &AtomicU64) -> std::io::Result<()> {
+fn session(stream: TcpStream, recipients: &Count) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let (mut replies, mut lines) = (stream.try_clone()?, BufReader::with_capacity(64 * 1024, stream));
     let (mut line, mut waiting) = (Vec::new(), b"220 sink.example ESMTP\r\n".to_vec());
@@ -66,7 +60,7 @@ fn session(stream: TcpStream, recipients: &AtomicU64) -> std::io::Result<()> {
         if in_content {
             if line == b".\r\n" {
                 in_content = false;
-                recipients.fetch_add(std::mem::take(&mut asked), Ordering::Relaxed);
+                recipients.add(std::mem::take(&mut asked));
                 waiting.extend(b"250 2.0.0 taken\r\n");
             }
             continue;

@@ -12,7 +12,7 @@ use postledger_events::command::{IdempotencyKey, Submit, Submitted};
 use postledger_events::draft::Draft;
 use postledger_events::fact::submission::Via;
 use postledger_events::id::{AccountName, FromId, MessageUuid};
-use postledger_events::{Answer, Command};
+use postledger_events::{Answer, Command, Refusal};
 use postledger_web::port::{ComposeFault, ExecuteError, SendError, SendRequest, Unavailable};
 
 use crate::clock::Clock;
@@ -220,21 +220,20 @@ fn compose_error(e: compose::Error) -> SendError {
 }
 
 /// What a command comes to that was refused, or not taken.
-pub fn execute_error(error: SubmitError) -> ExecuteError {
-    let stopped = |why: String| ExecuteError::Unavailable(Unavailable::Stopped(why));
-    match error {
-        SubmitError::Refused(refusal) => ExecuteError::Refused(refusal),
-        SubmitError::Busy => ExecuteError::Unavailable(Unavailable::Busy),
-        SubmitError::NoSpace(short) => stopped(short.to_string()),
-        SubmitError::Stopped(why) => stopped(why),
-    }
+pub fn execute_error(e: SubmitError) -> ExecuteError {
+    refusal(e).map_or_else(ExecuteError::Unavailable, ExecuteError::Refused)
 }
 
 fn send_error(e: SubmitError) -> SendError {
+    refusal(e).map_or_else(SendError::Unavailable, SendError::Refused)
+}
+
+/// Why the ledger refused a command, or else why it did not take it.
+fn refusal(e: SubmitError) -> Result<Refusal, Unavailable> {
     match e {
-        SubmitError::Refused(refusal) => SendError::Refused(refusal),
-        SubmitError::Busy => SendError::Unavailable(Unavailable::Busy),
-        SubmitError::NoSpace(short) => SendError::Unavailable(Unavailable::Stopped(short.to_string())),
-        SubmitError::Stopped(why) => SendError::Unavailable(Unavailable::Stopped(why)),
+        SubmitError::Refused(refusal) => Ok(refusal),
+        SubmitError::Busy => Err(Unavailable::Busy),
+        SubmitError::NoSpace(short) => Err(Unavailable::Stopped(short.to_string())),
+        SubmitError::Stopped(why) => Err(Unavailable::Stopped(why)),
     }
 }

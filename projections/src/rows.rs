@@ -65,8 +65,8 @@ pub enum Order {
     Descending,
 }
 
-/// A row as its projection understands it. Rows are written in postcard, which has no names: a change of a row's type is a new version
-/// of its projection, and no field of it may be left out when it is written.
+/// A row as its projection understands it. Rows are written in postcard, which has no names: a change of a row's type is a new
+/// version of its projection, and no field of it may be left out when it is written.
 pub fn read<T: DeserializeOwned>(rows: &(impl Rows + ?Sized), table: Table, key: &[u8]) -> Result<Option<T>, Error> {
     match rows.get(table, key)? {
         None => Ok(None),

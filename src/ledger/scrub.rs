@@ -14,8 +14,9 @@ use super::snapshot::Snapshot;
 use super::store::Head;
 use super::writer::Message;
 
-/// What is read at once, and once a pause, at least and at most: from 3 % of a processor to a third. Between them it is this part of what
-/// waits, so that a log that grows by 10,000 records a second leaves some 300,000 to the next start, which takes two seconds for them.
+/// What is read at once, and once a pause, at least and at most: from 3 % of a processor to a third. Between them it is this part of
+/// what waits, so that a log that grows by 10,000 records a second leaves some 300,000 to the next start, which takes two seconds
+/// for them.
 const STEP_RECORDS: u64 = 5_000;
 const STEP_RECORDS_MAX: u64 = 50_000;
 const STEP_PART: u64 = 20;

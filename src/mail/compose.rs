@@ -307,23 +307,8 @@ mod tests {
     }
 
     fn draft() -> Draft {
-        Draft {
-            from: person("", "mox@localhost"),
-            to: vec![person("", "mox@localhost")],
-            cc: vec![],
-            bcc: vec![],
-            reply_to: vec![],
-            message_id: None,
-            references: vec![],
-            date: None,
-            subject: String::new(),
-            text: "text".to_owned(),
-            html: String::new(),
-            headers: vec![],
-            alternative_files: vec![],
-            inline_files: vec![],
-            attached_files: vec![],
-        }
+        let to = vec![person("", "mox@localhost")];
+        Draft { to, text: "text".to_owned(), ..Draft::from(person("", "mox@localhost")) }
     }
 
     fn composed(draft: &Draft) -> String {
