@@ -11,7 +11,7 @@ use base64::prelude::BASE64_STANDARD;
 use super::history::grow;
 use super::probe::Probes;
 use super::receiver::{Receiver, hanging};
-use super::server::{Next, Server, USER, scratch, set_up};
+use super::server::{ADMIN, Next, Server, scratch, set_up};
 use super::table::{Asked, Line, Table};
 
 /// Messages that are told of in one turn; each endpoint gets a call for each.
@@ -117,7 +117,7 @@ pub fn streams(table: &mut Table) {
 /// A stream of records that never come, once it is open.
 fn stream(server: &Server) -> BufReader<TcpStream> {
     let mut stream = TcpStream::connect(server.http()).expect("a connection");
-    let user = BASE64_STANDARD.encode(USER);
+    let user = BASE64_STANDARD.encode(ADMIN);
     let request = format!(
         "GET /api/v1/events/stream?kind=KeyRevoked HTTP/1.1\r\nHost: {}\r\nAuthorization: Basic {user}\r\n\r\n",
         server.http()

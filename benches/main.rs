@@ -71,7 +71,7 @@ fn asked(args: &[String]) -> Option<(Vec<Part>, f64)> {
 fn print(probes: &Probes, table: &Table) {
     let Probes { sync_ms, batch_ms, batch_share_ms, ed25519_ms, rsa_ms } = probes;
     println!(
-        "Probes: append 600 B and fdatasync {sync_ms:.3} ms; a bare batch of the engine as large as one message \
+        "Probes: append 4 KB and fdatasync {sync_ms:.3} ms; a bare batch of the engine as large as one message \
          {batch_ms:.3} ms, its part in a batch of 16 {batch_share_ms:.3} ms; a signature with Ed25519 {ed25519_ms:.3} ms, \
          with RSA-2048 {rsa_ms:.3} ms.\n"
     );

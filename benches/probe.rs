@@ -11,8 +11,8 @@ use fjall::{Database, KeyspaceCreateOptions, PersistMode};
 
 use super::server::scratch;
 
-/// About the size of a record.
-const APPEND_BYTES: usize = 600;
+/// The text of the message whose accepting is measured: no server can sync less.
+const APPEND_BYTES: usize = 4 * 1024;
 const PROBE: Duration = Duration::from_secs(2);
 /// What one accepted message of 4 KB writes: its content, and rows, keys and a record of these sizes.
 const BODY_BYTES: usize = 5_000;

@@ -73,11 +73,13 @@ impl Server {
         let ip = address_of(dir);
         let mut command = Command::new(PROGRAM);
         command.args(["localserve", "--ip", &ip.to_string(), "--dir"]).arg(dir);
-        // It logs as a server in use does: that is part of what it costs.
-        let log = std::fs::File::create(dir.join("bench.log")).expect("a log file");
+        // It logs as a service does, to a reader of its own: that is part of what it costs. A file beside the ledger would be
+        // part of each sync.
         let began = Instant::now();
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
-        let child = child.expect("the program starts");
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+        let mut child = child.expect("the program starts");
+        let mut log = child.stderr.take().expect("a pipe");
+        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
         let mut server = Server { child, ip, started_in: Duration::ZERO };
         server.wait_up();
         server.started_in = began.elapsed();

@@ -112,24 +112,62 @@ pub(super) fn decode(place: Seq, line: &[u8]) -> Result<Record, Damage> {
     })
 }
 
-/// Reads the log from the last record that was verified, and returns its end.
+/// Fewer records than this are read by one thread.
+const PART_RECORDS_MIN: u64 = 20_000;
+
+/// Reads the log from the last record that was verified, and returns its end. Each processor reads a part of a long tail.
 pub(super) fn check_tail(snapshot: &Snapshot, mark: &Mark) -> Result<Head, Damage> {
     let first = snapshot.first().max(mark.verified);
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
+    let waiting = snapshot.position().0.saturating_sub(first.0);
+    check_parts(snapshot, mark, &starts(snapshot, first, threads.min(waiting / PART_RECORDS_MIN)))
+}
+
+fn check_parts(snapshot: &Snapshot, mark: &Mark, starts: &[Seq]) -> Result<Head, Damage> {
+    // Each ends with the record that the next one begins with, so that the chain goes on from one to the other.
+    let ends = starts.iter().skip(1).copied().chain([Seq(u64::MAX)]);
+    let parts = starts.iter().copied().zip(ends);
+    let ends = std::thread::scope(|scope| {
+        let check = |(first, last)| scope.spawn(move || check_part(snapshot, first, last, mark));
+        let threads: Vec<_> = parts.map(check).collect();
+        // What is wrong first is told.
+        threads.into_iter().map(|thread| thread.join().expect("checking does not panic")).collect::<Result<Vec<_>, _>>()
+    })?;
+    let end = ends.into_iter().flatten().last().unwrap_or(Head::NONE);
+    if end.seq < mark.seq {
+        return Err(Damage::EndsEarly { end: end.seq, watermark: mark.seq });
+    }
+    Ok(end)
+}
+
+/// The first records of so many parts of the log from `first` on; there may be fewer.
+fn starts(snapshot: &Snapshot, first: Seq, parts: u64) -> Vec<Seq> {
+    let waiting = snapshot.position().0.saturating_sub(first.0);
+    let mut starts = vec![first];
+    for part in 1..parts {
+        let near = Seq(first.0 + waiting / parts * part);
+        // The number itself may not have been given out where a branch begins. What cannot be read, its part tells of.
+        if let Some(Ok((seq, _))) = snapshot.records(near..=Seq(u64::MAX)).next()
+            && starts.last().is_none_or(|last| seq > *last)
+        {
+            starts.push(seq);
+        }
+    }
+    starts
+}
+
+/// From `first`, which must be there, to `last`.
+fn check_part(snapshot: &Snapshot, first: Seq, last: Seq, mark: &Mark) -> Result<Option<Head>, Damage> {
     let mut chain = Chain::from(first);
-    for line in snapshot.records(first..=Seq(u64::MAX)) {
-        let next = chain.end().map_or(first, |end| end.seq.next());
-        let (seq, line) = line.map_err(|e| Damage::Unreadable { seq: next, why: e.to_string() })?;
+    for line in snapshot.records(first..=last) {
+        let (seq, line) = line.map_err(|e| Damage::Unreadable { seq: chain.next(), why: e.to_string() })?;
         let head = chain.step(seq, &line)?;
         decode(seq, &line)?;
         if seq == mark.seq && head.hash != mark.hash {
             return Err(Damage::Changed { seq, written: mark.hash, found: head.hash });
         }
     }
-    let end = chain.end().unwrap_or(Head::NONE);
-    if end.seq < mark.seq {
-        return Err(Damage::EndsEarly { end: end.seq, watermark: mark.seq });
-    }
-    Ok(end)
+    Ok(chain.end())
 }
 
 #[cfg(test)]
@@ -139,6 +177,7 @@ mod tests {
     use postledger_events::id::{Author, DeliveryId, HoldRuleId, JobId, KeyId, MsgId, SuppressionId};
     use postledger_events::time::Timestamp;
 
+    use super::super::tests::{account, closed, open, run};
     use super::*;
 
     fn head(seq: u64) -> Head {
@@ -156,6 +195,34 @@ mod tests {
         let (reason, by) = ("restored".to_owned(), Author::program());
         let (from_seq, from_hash, next_seq, job) = (from.seq, from.hash, Seq(next_seq), JobId(1));
         LedgerBranched { from_seq, from_hash, next_seq, numbers, job, reason, by }.into()
+    }
+
+    fn mark() -> Mark {
+        Mark { count: 1, seq: Seq(41), hash: Sha256::ZERO, verified: Seq(0), clean: true, aside: None, round: None }
+    }
+
+    #[test]
+    fn in_parts_it_finds_the_same() {
+        let damages: [fn(&fjall::Keyspace); 4] = [
+            |_| {},
+            |log| log.remove(20u64.to_be_bytes()).unwrap(),
+            |log| log.insert(23u64.to_be_bytes(), log.get(22u64.to_be_bytes()).unwrap().unwrap()).unwrap(),
+            |log| (21..=41u64).for_each(|seq| log.remove(seq.to_be_bytes()).unwrap()),
+        ];
+        for (damage, found) in damages.into_iter().zip([true, false, false, false]) {
+            let dir = closed();
+            let ledger = open(dir.path());
+            let mark = Mark { hash: ledger.snapshot().0.head.hash, ..mark() };
+            damage(&ledger.snapshot().0.view.segments[0].keyspace);
+            run(ledger.submit(account("one-more", true))).unwrap();
+            let snapshot = ledger.snapshot();
+            let at_once = check_parts(&snapshot, &mark, &[Seq::FIRST]);
+            assert_eq!(at_once.is_ok(), found, "{at_once:?}");
+            for parts in 2..9 {
+                let starts = starts(&snapshot, Seq::FIRST, parts);
+                assert_eq!(check_parts(&snapshot, &mark, &starts), at_once, "{starts:?}");
+            }
+        }
     }
 
     #[test]

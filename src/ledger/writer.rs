@@ -30,9 +30,11 @@ use crate::decide::{Decision, Moment, Policy};
 const BATCH_COMMANDS_MAX: usize = 4096;
 /// A batch that has grown to this is written before more is taken.
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// How long a batch waits for more, and how often: 2 ms in all.
+/// How long a batch waits for more, and how often: 2 ms in all, and 0.6 ms while nothing comes, in which each processor signs
+/// a message with RSA.
 const GATHER_STEP: Duration = Duration::from_micros(200);
 const GATHER_STEPS_MAX: u32 = 10;
+const GATHER_EMPTY_MAX: u32 = 3;
 
 pub(super) enum Message {
     Command(Box<Request>),
@@ -83,8 +85,9 @@ impl Writer {
     /// Waits a little for requests that are being read, as long as they keep coming: one sync then serves more of them. With
     /// one client there is nothing to wait for.
     fn await_expected(&self, inbox: &mut mpsc::Receiver<Message>, waiting: &mut Vec<Message>) {
+        let mut empty = 0;
         for _ in 0..GATHER_STEPS_MAX {
-            if self.shared.expected.load(Ordering::Acquire) == 0 {
+            if empty == GATHER_EMPTY_MAX || self.shared.expected.load(Ordering::Acquire) == 0 {
                 return;
             }
             std::thread::sleep(GATHER_STEP);
@@ -94,9 +97,7 @@ impl Writer {
             {
                 waiting.push(message);
             }
-            if waiting.len() == before {
-                return;
-            }
+            empty = if waiting.len() == before { empty + 1 } else { 0 };
         }
     }
 
