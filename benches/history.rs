@@ -84,7 +84,8 @@ pub fn grow(dir: &Path, delivered: u64, queued: u64) {
 fn next_due(few: &Path, many: &Path, table: &mut Table) {
     let look = |snapshot: &Snapshot| {
         let began = Instant::now();
-        let first = due::look(snapshot, snapshot.at(), Due::FIRST, server::now(), &HashSet::new());
+        let now = server::now();
+        let first = due::look(snapshot, snapshot.at(), Due::FIRST, now, now, &HashSet::new());
         let (bound, first_ms) = (first.expect("the index").bound, began.elapsed().as_secs_f64() * 1000.0);
         let until = server::now() + DUE_AHEAD + DUE_AHEAD;
         let us = each_us(DUE_LOOKS, || {

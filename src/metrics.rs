@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use postledger_projections::Error;
 use postledger_projections::tally::{Tally, tally};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
@@ -18,7 +19,7 @@ use prometheus_client::registry::Registry;
 
 use crate::ledger::Status;
 use crate::webhook::Caller;
-use crate::webhook::metrics::Figures as Calls;
+use crate::webhook::metrics::{Endpoints, Figures as Calls};
 
 /// `GET /metrics`.
 pub fn router(caller: Arc<Caller>) -> Router {
@@ -28,29 +29,36 @@ pub fn router(caller: Arc<Caller>) -> Router {
 async fn metrics(State(caller): State<Arc<Caller>>) -> Response {
     let calls = caller.metrics.figures();
     let ledger = caller.ledger.clone();
-    let read = tokio::task::spawn_blocking(move || (tally(&ledger.snapshot()), ledger.status())).await;
-    let (Ok(tally), status) = (match read {
-        Ok((tally, status)) => (tally, status),
-        Err(e) => return (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()).into_response(),
-    }) else {
-        return (StatusCode::INTERNAL_SERVER_ERROR, "the tally cannot be read").into_response();
+    let read = move || -> Result<_, Error> {
+        let rows = ledger.snapshot();
+        Ok((tally(&rows)?, Endpoints::count(&rows)?, ledger.status()))
+    };
+    let (tally, endpoints, status) = match tokio::task::spawn_blocking(read).await {
+        Ok(Ok(read)) => read,
+        Ok(Err(e)) => return failed(&e),
+        Err(e) => return failed(&e),
     };
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Figures { tally, status, calls }));
+    registry.register_collector(Box::new(Figures { tally, endpoints, status, calls }));
     let mut text = String::new();
     match encode(&mut text, &registry) {
         Ok(()) => {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             ([(header::CONTENT_TYPE, kind)], text).into_response()
         }
-        Err(e) => (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()).into_response(),
+        Err(e) => failed(&e),
     }
+}
+
+fn failed(e: &dyn std::error::Error) -> Response {
+    (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()).into_response()
 }
 
 /// What is told, read at the moment of the question.
 #[derive(Debug)]
 struct Figures {
     tally: Tally,
+    endpoints: Endpoints,
     status: Status,
     calls: Calls,
 }
@@ -117,8 +125,20 @@ impl Collector for Figures {
             let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
         }
+        encode_endpoints(self.endpoints, &mut encoder)?;
         encode_calls(&self.calls, &mut encoder)
     }
+}
+
+fn encode_endpoints(endpoints: Endpoints, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+    let help = "Endpoints of webhooks, by how they do; of failing ones only the oldest call is tried";
+    let mut family = encoder.encode_descriptor("postledger_webhook_endpoints", help, None, MetricType::Gauge)?;
+    let Endpoints { working, failing, disabled } = endpoints;
+    for (state, count) in [("working", working), ("failing", failing), ("disabled", disabled)] {
+        let gauge = ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX));
+        gauge.encode(family.encode_family(&[("state", state)])?)?;
+    }
+    Ok(())
 }
 
 fn encode_calls(calls: &Calls, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {

@@ -1,13 +1,11 @@
 //! Whether all is well can be asked of a running server, which also asks itself; and it says no before its disk is full.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::server::{Server, get, new_ip, wait_until};
+use crate::server::{Server, arrives, get, new_ip, wait_until};
 
 fn message(subject: &str, bytes: usize) -> Value {
     json!({ "To": [{ "Address": "friend@localhost" }], "Subject": subject, "Text": "x".repeat(bytes) })
@@ -92,7 +90,7 @@ fn intake_ends_before_the_disk_is_full_and_begins_again_by_itself() {
     let refused = server.webapi("Send", &message("second", 50));
     assert_eq!(refused.status, 503, "{}", refused.text());
     assert!(refused.text().contains("make room there"), "{}", refused.text());
-    let said = smtp(&server);
+    let said = arrives(server.smtp(), ["a@x.example", "mox@localhost"], "Subject: x\r\n\r\nx\r\n").expect("a reply");
     assert!(said.starts_with("452 4.3.1 "), "{said}");
     let ready = get(server.http(), "/readyz");
     assert_eq!(ready.status, 503);
@@ -107,23 +105,4 @@ fn intake_ends_before_the_disk_is_full_and_begins_again_by_itself() {
     server.stop();
     let said = server.cli(&["verify", "--full"]);
     assert!(said.ends_with("all is well\n"), "{said}");
-}
-
-/// The answer to a message.
-fn smtp(server: &Server) -> String {
-    let stream = TcpStream::connect(server.smtp()).expect("the listener");
-    let mut replies = BufReader::new(stream.try_clone().expect("a stream")).lines();
-    let mut reply = |sent: &str| {
-        (&stream).write_all(sent.as_bytes()).expect("it is read");
-        loop {
-            let line = replies.next().expect("a reply").expect("a line");
-            if line.as_bytes().get(3) != Some(&b'-') {
-                return line;
-            }
-        }
-    };
-    for sent in ["", "EHLO x.example\r\n", "MAIL FROM:<a@x.example>\r\n", "RCPT TO:<mox@localhost>\r\n", "DATA\r\n"] {
-        reply(sent);
-    }
-    reply("Subject: x\r\n\r\nx\r\n.\r\n")
 }

@@ -1,6 +1,6 @@
 //! A real localserve for a test: on an address and in a directory of its own, stopped when the test ends.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -373,4 +373,25 @@ pub fn new_ip() -> IpAddr {
     static NEXT: AtomicU8 = AtomicU8::new(1);
     let [.., a, b] = std::process::id().to_be_bytes();
     Ipv4Addr::new(127, a.max(1), b, NEXT.fetch_add(1, Ordering::Relaxed)).into()
+}
+
+/// The answer to a message from the first to the second of these, if the server lives to give it.
+pub fn arrives(smtp: SocketAddr, [from, to]: [&str; 2], message: &str) -> std::io::Result<String> {
+    let stream = TcpStream::connect(smtp)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut replies = BufReader::new(stream.try_clone()?).lines();
+    let mut reply = |sent: &str| {
+        (&stream).write_all(sent.as_bytes())?;
+        loop {
+            let line = replies.next().ok_or(ErrorKind::UnexpectedEof)??;
+            if line.as_bytes().get(3) != Some(&b'-') {
+                return Ok(line);
+            }
+        }
+    };
+    let envelope = [format!("MAIL FROM:<{from}>\r\n"), format!("RCPT TO:<{to}>\r\n")];
+    for sent in ["", "EHLO x.example\r\n", &envelope[0], &envelope[1], "DATA\r\n"] {
+        reply(sent)?;
+    }
+    reply(&format!("{message}.\r\n"))
 }

@@ -263,6 +263,7 @@ fn every_outcome_is_told_signed_and_in_order() {
     });
     let metrics = crate::server::get(server.metrics(), "/metrics").text();
     assert!(metrics.contains("postledger_webhook_calls_total{outcome=\"delivered\"} "), "{metrics}");
+    assert!(metrics.contains("postledger_webhook_endpoints{state=\"working\"} 2\n"), "{metrics}");
     let log = server.cli(&["events", "export"]);
     assert!(!log.contains(&secret) && !log.contains("aG9vazpzZWNyZXQ"), "secrets are in the vault alone");
 }
@@ -364,6 +365,8 @@ fn an_account_is_told_that_its_endpoint_was_disabled() {
         assert!(raw.contains(part), "{part:?} in {raw}");
     }
     assert_eq!(server.items("/endpoints")[0]["state"], "disabled");
+    let metrics = crate::server::get(server.metrics(), "/metrics").text();
+    assert!(metrics.contains("postledger_webhook_endpoints{state=\"disabled\"} 1\n"), "{metrics}");
 }
 
 #[test]

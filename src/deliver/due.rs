@@ -31,18 +31,21 @@ pub struct Found {
     pub abandoned: Vec<(MessageUuid, AttemptId, Vec<DeliveryId>)>,
     /// Where the next look begins.
     pub bound: Due,
-    /// When the first delivery that is not due yet will be.
+    /// When the first delivery that is not due yet will be, if that is soon.
     pub next_due: Option<Timestamp>,
     /// There may be more that is due.
     pub more: bool,
 }
 
-/// Looks at what is due from `from` on, apart from what is `known`. The last record of these rows was written at `written`.
+/// Looks at what is due from `from` on, apart from what is `known`, and when more will be up to `soon`. Not further: what was due
+/// there and is held or gone is crossed by each look until the engine has dropped it. The last record of these rows was written
+/// at `written`.
 pub fn look(
     rows: &impl Rows,
     written: Timestamp,
     from: Due,
     now: Timestamp,
+    soon: Timestamp,
     known: &HashSet<DeliveryId>,
 ) -> Result<Found, Error> {
     let limit = WINDOW + known.len();
@@ -77,7 +80,7 @@ pub fn look(
     }
     let groups = order.iter().filter_map(|key| groups.remove(key)).collect();
     let abandoned = abandoned.into_iter().map(|(attempt, (message, ids))| (message, attempt, ids)).collect();
-    let next_due = deliveries::due(rows, Due { at: now, id: DeliveryId(u64::MAX) }, Timestamp::MAX, 1)?;
+    let next_due = deliveries::due(rows, Due { at: now, id: DeliveryId(u64::MAX) }, soon, 1)?;
     let next_due = next_due.first().map(|due| due.at);
     Ok(Found { groups, abandoned, bound: bound(written, from, due.first().copied()), next_due, more })
 }

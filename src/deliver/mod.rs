@@ -86,7 +86,7 @@ struct Reactor {
     busy: HashMap<TransportName, u32>,
     /// Nothing in the index of due deliveries is before this.
     bound: Due,
-    /// When the first delivery that is not due yet will be.
+    /// When the first delivery that is not due yet will be, if that is before the next look.
     next_due: Option<Timestamp>,
     /// The last round has seen all that is due.
     exhausted: bool,
@@ -153,7 +153,8 @@ impl Reactor {
         // IMPORTANT: a clock that is behind the log's time must not hide what is due at that time: the bound passes it by.
         let now = self.clock.now().max(snapshot.at());
         let (from, known) = (self.bound, self.known.clone());
-        let found = tokio::task::spawn_blocking(move || look(&snapshot, snapshot.at(), from, now, &known)).await;
+        let found =
+            tokio::task::spawn_blocking(move || look(&snapshot, snapshot.at(), from, now, now + PAUSE, &known)).await;
         match found {
             Ok(Ok(found)) => self.take(found).await,
             Ok(Err(e)) => self.pause(&e.to_string()).await,

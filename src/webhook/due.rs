@@ -18,19 +18,21 @@ pub struct Found {
     pub calls: Vec<CallRef>,
     /// Where the next look begins.
     pub bound: Due,
-    /// When the first call that is not due yet will be.
+    /// When the first call that is not due yet will be, if that is soon.
     pub next_due: Option<Timestamp>,
     /// There may be more that is due.
     pub more: bool,
 }
 
-/// Looks at what is due from `from` on, apart from what is `known`. The last record of these rows was written at `written`.
+/// Looks at what is due from `from` on, apart from what is `known`, and when more will be up to `soon`. The last record of these
+/// rows was written at `written`.
 pub fn look(
     rows: &impl Rows,
     endpoint: &EndpointRow,
     written: Timestamp,
     from: Due,
     now: Timestamp,
+    soon: Timestamp,
     known: &HashSet<CallRef>,
 ) -> Result<Found, Error> {
     let (account, name) = (&endpoint.account, &endpoint.endpoint);
@@ -52,7 +54,7 @@ pub fn look(
         }
     }
     let later = Due { at: now, call: calls::LAST };
-    let next_due = calls::due(rows, account, name, later.max(from), Timestamp::MAX, 1)?;
+    let next_due = calls::due(rows, account, name, later.max(from), soon, 1)?;
     Ok(Found {
         calls: found,
         bound: bound(written, from, due.first().copied()),

@@ -158,7 +158,7 @@ impl Endpoint {
         let (key, from, known) = (self.key.clone(), self.bound, self.known.clone());
         let looking = tokio::task::spawn_blocking(move || {
             let Some(row) = calls::endpoint(&rows, &key.0, &key.1)? else { return Ok(None) };
-            let found = look(&rows, &row, rows.at(), from, now, &known)?;
+            let found = look(&rows, &row, rows.at(), from, now, now + PAUSE, &known)?;
             Ok::<_, postledger_projections::Error>(Some((row, found)))
         });
         match looking.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())? {

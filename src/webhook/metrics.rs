@@ -1,7 +1,9 @@
-//! What calls came to since the start, for Prometheus.
+//! How endpoints do, and what calls came to since the start, for Prometheus.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use postledger_projections::{Error, Rows, calls};
 
 /// Upper ends of the classes of durations, in milliseconds.
 pub const BOUNDS_MS: [u64; 9] = [1, 5, 25, 100, 500, 1000, 5000, 20_000, 60_000];
@@ -53,6 +55,32 @@ impl Metrics {
             seconds: Duration::from_micros(read(&self.took_us)).as_secs_f64(),
             classes: std::array::from_fn(|n| (end(n), read(&self.classes[n]))),
         }
+    }
+}
+
+/// How many endpoints there are of each kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Endpoints {
+    pub working: u64,
+    /// Only probes are made.
+    pub failing: u64,
+    /// By the program or by a person.
+    pub disabled: u64,
+}
+
+impl Endpoints {
+    pub fn count(rows: &impl Rows) -> Result<Endpoints, Error> {
+        let mut counted = Endpoints::default();
+        for row in calls::all_endpoints(rows)?.iter().filter(|row| row.removing.is_none()) {
+            let state = calls::state(rows, &row.account, &row.endpoint)?;
+            let counter = match (calls::is_enabled(row, &state), state.failing) {
+                (false, _) => &mut counted.disabled,
+                (true, Some(_)) => &mut counted.failing,
+                (true, None) => &mut counted.working,
+            };
+            *counter += 1;
+        }
+        Ok(counted)
     }
 }
 

@@ -15,11 +15,11 @@ use super::account::Verdict;
 use super::dice::{Dice, seed};
 use super::kill::lock_holder;
 use super::load::Request;
-use super::receiver::{Heard, Receiver};
+use super::receiver::{ARRIVED, Heard, Receiver};
 use super::scale::Scale;
 use super::subject::{RETRY_SCALE, drain, prepare, recover, spin_until};
 use super::table::Row;
-use crate::server::{Server, native, new_ip, wait_until};
+use crate::server::{Server, arrives, native, new_ip, wait_until};
 use crate::sink::Sink;
 use crate::tls::Authority;
 use crate::webhooks::add;
@@ -37,16 +37,19 @@ const TIMEOUT_S: u32 = 1;
 #[derive(Clone, Copy, Debug)]
 struct Kind {
     name: &'static str,
+    direction: &'static str,
     format: &'static str,
     tls: bool,
     /// What it is told of; nothing stands for everything.
     events: &'static [&'static str],
 }
 
-const KINDS: [Kind; 3] = [
-    Kind { name: "plain", format: "mox", tls: false, events: &[] },
-    Kind { name: "tls", format: "cloudevents", tls: true, events: &[] },
-    Kind { name: "filtered", format: "mox", tls: false, events: &["failed", "suppressed", "canceled"] },
+const ALL: Kind = Kind { name: "plain", direction: "outgoing", format: "mox", tls: false, events: &[] };
+const KINDS: [Kind; 4] = [
+    ALL,
+    Kind { name: "tls", format: "cloudevents", tls: true, ..ALL },
+    Kind { name: "filtered", events: &["failed", "suppressed", "canceled"], ..ALL },
+    Kind { name: "inbox", direction: "incoming", ..ALL },
 ];
 
 struct Endpoint {
@@ -58,7 +61,7 @@ impl Endpoint {
     fn add(kind: Kind, server: &Server, authority: &Authority, seed: u64) -> Endpoint {
         let receiver = Receiver::start(kind.tls.then_some(authority), seed);
         let settings = json!({
-            "direction": "outgoing", "url": receiver.url(), "format": kind.format, "events": kind.events,
+            "direction": kind.direction, "url": receiver.url(), "format": kind.format, "events": kind.events,
             "retry_waits_s": vec![WAIT_S; WAITS], "connect_timeout_s": TIMEOUT_S, "timeout_s": TIMEOUT_S,
         });
         receiver.expect(add(server, kind.name, &settings));
@@ -66,14 +69,16 @@ impl Endpoint {
     }
 
     fn concerns(&self, told: &Told) -> bool {
-        self.kind.events.is_empty() || self.kind.events.contains(&told.event)
+        let arrived = told.event == ARRIVED;
+        arrived == (self.kind.direction == "incoming")
+            && (self.kind.events.is_empty() || self.kind.events.contains(&told.event))
     }
 }
 
-/// What an endpoint is to be told: a fact about a delivery.
+/// What an endpoint is to be told: a fact about a delivery, or about a message in a mailbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Told {
-    delivery: u64,
+    about: u64,
     fact: u64,
     event: &'static str,
 }
@@ -88,9 +93,14 @@ fn every_fact_arrives_at_receivers_that_fail_while_the_program_is_killed() {
     server.restart();
     let endpoints = KINDS.map(|kind| Endpoint::add(kind, &server, &authority, dice.roll()));
     let count = || endpoints.iter().map(|endpoint| endpoint.receiver.count()).sum::<u64>();
-    let (http, mut row) = (server.http(), Row::new("(e) receivers"));
+    let (http, smtp, mut row) = (server.http(), server.smtp(), Row::new("(e) receivers"));
     let (submit, requests) = mpsc::channel();
-    let sending = std::thread::spawn(move || requests.iter().for_each(|request| send(http, &request)));
+    let sending = std::thread::spawn(move || {
+        for request in requests {
+            send(http, &request);
+            arrive(smtp, &request);
+        }
+    });
     for round in 0..Scale::of_this_run().kills_amid_calls() {
         row.rounds += 1;
         server.kill();
@@ -172,15 +182,24 @@ fn send(http: SocketAddr, request: &Request) {
     }
 }
 
-/// All that the log has to tell about deliveries.
+/// A message comes in from outside, until it is taken. Where the answer was lost, it comes in again as another.
+fn arrive(smtp: SocketAddr, request: &Request) {
+    let subject = &request.subject;
+    wait_until("the message is taken in", || {
+        let taken = arrives(smtp, ["a@x.example", "mox@localhost"], &format!("Subject: {subject}\r\n\r\nx\r\n"));
+        taken.is_ok_and(|reply| reply.starts_with("250 "))
+    });
+}
+
+/// All that the log has to tell.
 fn read(dir: &Path) -> Vec<Told> {
     let ledger = Ledger::open(Options::new(dir), Clock::system()).expect("the ledger opens");
     let snapshot = ledger.snapshot();
     let mut told = Vec::new();
     for line in snapshot.records(snapshot.first()..=snapshot.position()) {
         let (seq, line) = line.expect("a line");
-        let (event, deliveries) = news(Record::decode(&line).expect("a record").event);
-        told.extend(deliveries.into_iter().map(|delivery| Told { delivery, fact: seq.0, event }));
+        let (event, about) = news(Record::decode(&line).expect("a record").event);
+        told.extend(about.into_iter().map(|about| Told { about, fact: seq.0, event }));
     }
     told
 }
@@ -196,19 +215,23 @@ fn news(event: Event) -> (&'static str, Vec<u64>) {
         Event::DeliveryFailed(e) => ("failed", e.deliveries.iter().map(|d| d.id.0).collect()),
         Event::DeliverySuppressed(e) => ("suppressed", e.deliveries.iter().map(|d| d.id.0).collect()),
         Event::DeliveryCanceled(e) => ("canceled", e.deliveries.iter().map(|d| d.id.0).collect()),
+        // Notices are of our own.
+        Event::MessageReceived(e) if e.notice_of.is_none() => {
+            (ARRIVED, e.copies.iter().map(|copy| copy.msg_id.0).collect())
+        }
         _ => ("", Vec::new()),
     }
 }
 
 fn compare(expected: &BTreeSet<Told>, heard: &[Heard]) -> Verdict {
     let mut verdict = Verdict { acknowledged: expected.len() as u64, ..Verdict::default() };
-    let key = |heard: &Heard| (heard.delivery, heard.fact);
-    let expected: BTreeMap<(u64, u64), &str> = expected.iter().map(|t| ((t.delivery, t.fact), t.event)).collect();
+    let key = |heard: &Heard| (heard.about, heard.fact);
+    let expected: BTreeMap<(u64, u64), &str> = expected.iter().map(|t| ((t.about, t.fact), t.event)).collect();
     let mut first: BTreeMap<(u64, u64), &Heard> = BTreeMap::new();
     let mut taken: BTreeSet<(u64, u64)> = BTreeSet::new();
     let mut last: BTreeMap<u64, u64> = BTreeMap::new();
     for heard in heard {
-        let what = format!("{} of fact {} about delivery {}", heard.event, heard.fact, heard.delivery);
+        let what = format!("{} of fact {} about {}", heard.event, heard.fact, heard.about);
         if expected.get(&key(heard)) != Some(&heard.event.as_str()) {
             verdict.phantom.push(format!("{what} is not in the ledger"));
         }
@@ -225,9 +248,9 @@ fn compare(expected: &BTreeSet<Told>, heard: &[Heard]) -> Verdict {
             continue;
         }
         first.insert(key(heard), heard);
-        // Whatever comes about a delivery comes behind what it was before, and when that was taken.
-        if let Some(before) = last.insert(heard.delivery, heard.fact)
-            && (before > heard.fact || !taken.contains(&(heard.delivery, before)))
+        // Whatever comes about it comes behind what it was before, and when that was taken.
+        if let Some(before) = last.insert(heard.about, heard.fact)
+            && (before > heard.fact || !taken.contains(&(heard.about, before)))
         {
             verdict.lost.push(format!("{what} came behind fact {before}, too late or too early: the order was lost"));
         }
@@ -239,9 +262,7 @@ fn compare(expected: &BTreeSet<Told>, heard: &[Heard]) -> Verdict {
     let silent = expected.iter().filter(|(told, _)| !taken.contains(told));
     verdict
         .lost
-        .extend(silent.map(|((delivery, fact), event)| {
-            format!("{event} of fact {fact} about delivery {delivery} was not taken")
-        }));
+        .extend(silent.map(|((about, fact), event)| format!("{event} of fact {fact} about {about} was not taken")));
     verdict
 }
 
@@ -253,11 +274,11 @@ fn named(verdict: Verdict, kind: Kind) -> Verdict {
 
 #[test]
 fn what_was_heard_is_held_against_the_ledger() {
-    let told = |fact: u64, event: &'static str| Told { delivery: 7, fact, event };
+    let told = |fact: u64, event: &'static str| Told { about: 7, fact, event };
     let heard = |fact: u64, event: &str, id: &str| Heard {
         id: id.to_owned(),
         fact,
-        delivery: 7,
+        about: 7,
         event: event.to_owned(),
         body: b"{}".to_vec(),
         signed: true,

@@ -95,12 +95,16 @@ impl Mood {
 /// What one asks for by `Retry-After`; the last two ask for nothing.
 const RETRY_AFTER: [&str; 4] = ["0", "1", "Sun, 06 Nov 1994 08:49:37 GMT", "soon"];
 
+/// The event of calls about messages that came in, which name none.
+pub const ARRIVED: &str = "arrived";
+
 /// A call that was heard to its end.
 #[derive(Clone, Debug)]
 pub struct Heard {
     pub id: String,
     pub fact: u64,
-    pub delivery: u64,
+    /// The number of the delivery, or of the message that arrived.
+    pub about: u64,
     /// `delivered`, `delayed`, …
     pub event: String,
     pub body: Vec<u8>,
@@ -295,12 +299,16 @@ impl Shared {
         let json = got.json();
         // In an envelope, or plain.
         let told = if json["data"].is_null() { &json } else { &json["data"] };
-        let number = |key: &str| told[key].as_u64().expect("a number");
+        let number = |value: &serde_json::Value| value.as_u64().expect("a number");
+        let (about, event) = match told["Event"].as_str() {
+            Some(event) => (number(&told["QueueMsgID"]), event),
+            None => (number(&told["Meta"]["MsgID"]), ARRIVED),
+        };
         let heard = Heard {
             id: got.header("webhook-id").to_owned(),
-            fact: number("EventID"),
-            delivery: number("QueueMsgID"),
-            event: told["Event"].as_str().map(str::to_owned).expect("an event"),
+            fact: number(&told["EventID"]),
+            about,
+            event: event.to_owned(),
             body: got.body.clone(),
             signed: self.secret.get().is_some_and(|secret| is_signed(secret, got)),
             taken,

@@ -325,7 +325,8 @@ impl World {
 impl World {
     fn look(&mut self, jitter_s: i8) {
         let written = self.records.last().map_or(START, |record| record.at);
-        let found = look(&self.rows, written, self.reactor.bound, self.now, &self.reactor.known).unwrap();
+        let found =
+            look(&self.rows, written, self.reactor.bound, self.now, Timestamp::MAX, &self.reactor.known).unwrap();
         self.reactor.bound = found.bound;
         self.reactor.next_due = found.next_due;
         for group in found.groups {
