@@ -1,8 +1,10 @@
 //! Rebuilding tables from the log: folds in memory in bounded chunks, brings each sorted into a new keyspace, and leaves the
 //! switch to the writer.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::{SyncSender, sync_channel};
 
 use fjall::Keyspace;
 use tokio::sync::mpsc;
@@ -20,6 +22,9 @@ use super::{Options, Shared};
 
 /// Records after which progress is shown and a stop is noticed.
 const STEP_RECORDS: u64 = 10_000;
+/// Records that are read and decoded at once beside the folding, and how often that is ahead of it.
+const PART_RECORDS: usize = 1_000;
+const PARTS_AHEAD: usize = 8;
 /// What is left for the writer, which folds it between two batches.
 const REST_RECORDS_MAX: u64 = 1_000;
 
@@ -67,26 +72,44 @@ pub(super) fn replay(
     let end = snapshot.position();
     let mut overlay = Overlay::new(Below::of(targets));
     let mut done = from;
-    for line in snapshot.records(from.next()..=end) {
-        let (seq, line) = line?;
-        let record = Record::decode(&line)?;
-        for target in &*targets {
-            overlay.fold(&target.projection, &record)?;
-        }
-        done = seq;
-        if overlay.bytes() >= chunk_bytes_max {
-            store_chunk(targets, &mut overlay, done)?;
-        }
-        if done.0.is_multiple_of(STEP_RECORDS) {
-            let stored = targets[0].applied;
-            if !step(Progress { tables: names.clone(), done, stored, end }) {
-                return Ok(());
+    let told = |done, stored| Progress { tables: names.clone(), done, stored, end };
+    let finished = std::thread::scope(|scope| {
+        let (ahead, parts) = sync_channel(PARTS_AHEAD);
+        scope.spawn(move || read_ahead(snapshot, from.next()..=end, &ahead));
+        for part in parts {
+            for record in part? {
+                for target in &*targets {
+                    overlay.fold(&target.projection, &record)?;
+                }
+                done = record.seq;
+                if overlay.bytes() >= chunk_bytes_max {
+                    store_chunk(targets, &mut overlay, done)?;
+                }
+                if done.0.is_multiple_of(STEP_RECORDS) && !step(told(done, targets[0].applied)) {
+                    return Ok(false);
+                }
             }
         }
+        Ok::<bool, Error>(true)
+    })?;
+    if finished {
+        store_chunk(targets, &mut overlay, done)?;
+        step(told(done, done));
     }
-    store_chunk(targets, &mut overlay, done)?;
-    step(Progress { tables: names, done, stored: done, end });
     Ok(())
+}
+
+/// Reads and decodes records in parts, until there are no more, one cannot be read, or nobody takes them.
+fn read_ahead(snapshot: &Snapshot, range: RangeInclusive<Seq>, ahead: &SyncSender<Result<Vec<Record>, Error>>) {
+    let read = |line: Result<(Seq, Vec<u8>), Error>| Ok(Record::decode(&line?.1)?);
+    let mut records = snapshot.records(range).map(read).peekable();
+    while records.peek().is_some() {
+        let part: Result<Vec<Record>, Error> = records.by_ref().take(PART_RECORDS).collect();
+        let is_end = part.is_err();
+        if ahead.send(part).is_err() || is_end {
+            return;
+        }
+    }
 }
 
 fn before(seq: Seq) -> Seq {
