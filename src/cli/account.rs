@@ -19,6 +19,7 @@ use super::when::Span;
 use super::{Session, job};
 
 #[derive(Debug, Subcommand)]
+#[command(after_help = EXAMPLES)]
 pub enum Account {
     /// List all accounts
     List,
@@ -44,6 +45,12 @@ pub enum Account {
     /// Remove an account: its queue fails, and its lists and mailboxes are forgotten
     Remove { account: AccountName },
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  postledger account list
+  postledger account show shop
+  postledger account remove shop    its queue and history go with it";
 
 const ADD_EXAMPLES: &str = "\
 Examples:

@@ -32,7 +32,8 @@ const EXAMPLES: &str = "\
 Examples:
   postledger address add info@example.org shop
   postledger address add @example.org shop        everything else of the domain
-  postledger address list --account shop";
+  postledger address list --account shop
+  postledger address remove info@example.org";
 
 impl Address {
     pub async fn run(self, session: &mut Session) -> Result<(), Error> {

@@ -38,6 +38,7 @@ const EXAMPLES: &str = "\
 Examples:
   postledger cursor list --account shop
   postledger cursor set billing 120000 --account shop    billing reads again what came after record 120000
+  postledger cursor remove billing --account shop
   postledger events list --cursor billing --account shop";
 
 impl Cursor {

@@ -36,6 +36,7 @@ Examples:
   postledger dkim generate example.org 2026a
   postledger dkim generate example.org 2026r --algorithm rsa
   postledger dkim sign example.org 2025a off     before its record is taken out of the DNS
+  postledger dkim remove example.org 2025a
   postledger dkim list example.org";
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

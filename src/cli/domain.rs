@@ -35,8 +35,11 @@ pub enum Domain {
 
 const EXAMPLES: &str = "\
 Examples:
+  postledger domain list
+  postledger domain show example.org
   postledger domain add example.org
   postledger domain set example.org --separator + --separator -
+  postledger domain remove example.org
   postledger dkim generate example.org 2026a     then sign its messages";
 
 #[derive(Debug, Args)]

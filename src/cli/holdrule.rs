@@ -35,6 +35,7 @@ pub enum HoldRule {
 const EXAMPLES: &str = "\
 Examples:
   postledger holdrule add --recipient-domain example.net
+  postledger holdrule list
   postledger holdrule remove 3
   postledger queue release --held true --domain example.net";
 

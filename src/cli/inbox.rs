@@ -38,8 +38,10 @@ const EXAMPLES: &str = "\
 Examples:
   postledger inbox list mox
   postledger inbox list mox --mailbox Sent
+  postledger inbox mailboxes mox
   postledger inbox show mox 3
-  postledger inbox raw mox 3 > message.eml";
+  postledger inbox raw mox 3 > message.eml
+  postledger inbox delete mox 3";
 
 /// A message, parsed.
 #[derive(Serialize)]

@@ -11,9 +11,14 @@ use super::query::Query;
 
 /// Show how far a job has come
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Job {
     job: JobId,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  postledger job 120311    the number is what `queue`, `holdrule` and others print when they start one";
 
 impl Job {
     pub async fn run(self, session: &mut Session) -> Result<(), Error> {

@@ -41,6 +41,7 @@ Examples:
   postledger login password shop                            asks for it
   postledger login password shop --password-file secret.txt
   postledger login disable shop
+  postledger login enable shop
   postledger login fromid shop shop@example.org";
 
 impl Login {

@@ -36,7 +36,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use postledger_events::time::Timestamp;
 
 use crate::clock::Clock;
@@ -146,13 +146,36 @@ struct Session {
     now: Timestamp,
 }
 
+/// All commands. One that belongs to a group shows those of the group's examples that are about it.
+fn command_line() -> clap::Command {
+    Cli::command().mut_subcommands(|group| {
+        let examples = group.get_after_help().map(ToString::to_string).unwrap_or_default();
+        let group_name = group.get_name().to_owned();
+        group.mut_subcommands(|command| {
+            if command.get_after_help().is_some() {
+                return command;
+            }
+            let start = format!("  postledger {group_name} {} ", command.get_name());
+            let mut is_own = false;
+            let own = examples.lines().filter(|line| {
+                // What is further to the right goes on with the line before.
+                is_own = if line.starts_with("   ") { is_own } else { format!("{line} ").starts_with(&start) };
+                is_own
+            });
+            let own = own.collect::<Vec<&str>>().join("\n");
+            command.after_help(format!("Examples:\n{own}"))
+        })
+    })
+}
+
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     run(std::env::args_os())
 }
 
 fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(args) {
+    let asked = command_line().try_get_matches_from(args).and_then(|asked| Cli::from_arg_matches(&asked));
+    let cli = match asked {
         Ok(cli) => cli,
         Err(e) => {
             // Nobody is left to tell if this cannot be printed.
@@ -236,13 +259,39 @@ impl Ask {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_definition_is_sound() {
-        Cli::command().debug_assert();
+        command_line().debug_assert();
+    }
+
+    /// The words of an example, up to what it says about itself and to where its output goes.
+    fn words(example: &str) -> Vec<String> {
+        let example = example.trim().replace("\\\n", " ");
+        let end = [" > ", " >> ", " | ", "   "].into_iter().filter_map(|mark| example.find(mark)).min();
+        let parts = example[..end.unwrap_or(example.len())].split('"').enumerate();
+        let words = parts.flat_map(|(n, part)| match n % 2 {
+            0 => part.split_whitespace().map(str::to_owned).collect(),
+            _ => vec![part.to_owned()],
+        });
+        words.collect()
+    }
+
+    #[test]
+    fn every_command_has_examples_that_are_understood() {
+        let line = command_line();
+        let groups = line.get_subcommands();
+        for command in groups.flat_map(|group| group.get_subcommands().chain([group])) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let examples =
+                help.strip_prefix("Examples:\n").unwrap_or_default().split("\n\n").next().unwrap_or_default();
+            assert!(!examples.is_empty(), "{} has no example", command.get_name());
+            for example in examples.replace("\\\n", " ").lines() {
+                let parsed = Cli::try_parse_from(words(example));
+                assert!(parsed.is_ok(), "{example}: {}", parsed.err().map(|e| e.to_string()).unwrap_or_default());
+            }
+        }
     }
 
     fn check(line: &str, ok: bool) {

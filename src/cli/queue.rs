@@ -67,11 +67,13 @@ pub enum Queue {
 const EXAMPLES: &str = "\
 Examples:
   postledger queue list --account shop --due-before +1h
+  postledger queue show 17
   postledger queue hold --domain example.net
   postledger queue release --held true --all
   postledger queue release --restored --account shop  after a restore: send what may have been sent already
   postledger queue schedule 17 18 --at +0s            try again now
   postledger queue cancel --submitted-before -2d --sender-domain example.org
+  postledger queue fail 17                            its sender gets a DSN
   postledger queue redeliver 17 18
   postledger queue redeliver --account shop --domain example.net --submitted-after -1d --idempotency-key outage-7
 

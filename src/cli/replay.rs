@@ -86,7 +86,10 @@ Examples:
   postledger replay --account shop --endpoint crm --from -2d --only failed
   postledger replay --account shop --endpoint crm --from 120000 --to 130000 --kinds delivered,failed --rate 50
   postledger replay list shop
+  postledger replay show 120311
   postledger replay stop 120311
+  postledger replay resume 120311
+  postledger replay cancel 120311
 
 The server does it; this command shows how far it is, and can be left with Ctrl-C.";
 

@@ -41,10 +41,18 @@ Log in as mox@localhost with password moxmoxmox; webapi at http://localhost:1080
 
 /// Run the server that the directory is configured for
 #[derive(Debug, Args)]
+#[command(after_help = SERVE_EXAMPLES)]
 pub struct Serve {
     #[command(flatten)]
     server: Server,
 }
+
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  postledger serve --dir /var/lib/postledger
+  postledger serve --dir /var/lib/postledger --log debug
+
+`postledger quickstart` makes the directory.";
 
 /// Write a configuration, and make the first domain and account of a real host
 #[derive(Debug, Args)]

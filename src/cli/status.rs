@@ -11,7 +11,13 @@ use super::query::Query;
 
 /// Show how the ledger is doing: whether it accepts, what it counted, what is being rebuilt
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Status {}
+
+const EXAMPLES: &str = "\
+Examples:
+  postledger status --dir /var/lib/postledger
+  postledger status --json";
 
 impl Status {
     pub async fn run(self, session: &mut Session) -> Result<(), Error> {

@@ -33,6 +33,7 @@ const EXAMPLES: &str = "\
 Examples:
   postledger suppression list shop
   postledger suppression add shop someone@example.net --reason \"asked by telephone\"
+  postledger suppression remove shop someone@example.net
   postledger suppression present shop someone+news@example.net";
 
 impl Suppression {

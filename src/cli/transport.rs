@@ -44,7 +44,9 @@ const EXAMPLES: &str = "\
 Examples:
   postledger transport set default --host smtp.example.net --port 587 --tls starttls \\
       --username shop --password-file secret.txt
-  postledger transport set default --host 127.0.0.1 --port 25 --tls none";
+  postledger transport set default --host 127.0.0.1 --port 25 --tls none
+  postledger transport list
+  postledger transport remove default";
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Tls {

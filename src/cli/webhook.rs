@@ -50,13 +50,16 @@ pub enum Webhook {
 
 const EXAMPLES: &str = "\
 Examples:
+  postledger webhook list shop
   postledger webhook set shop crm --direction outgoing --url https://crm.example.org/mail --event failed,suppressed
   postledger webhook set shop crm --new-secret             a second secret signs as well; replace the old one, then
   postledger webhook set shop crm --remove-secret 1f2e3d4c5b6a7988
   postledger webhook test shop crm
   postledger webhook calls shop crm --phase failed
   postledger webhook retry shop crm 4711/0
-  postledger webhook retry shop crm --phase failed --queued-after -1d";
+  postledger webhook retry shop crm --phase failed --queued-after -1d
+  postledger webhook cancel shop crm --phase waiting
+  postledger webhook remove shop crm";
 
 #[derive(Debug, Args)]
 pub struct Set {
