@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::server::new_ip;
@@ -14,27 +15,53 @@ pub type Taken = BTreeMap<(String, String), u32>;
 
 pub struct Sink {
     pub addr: SocketAddr,
-    taken: Arc<Mutex<Taken>>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    taken: Mutex<Taken>,
+    /// Changes when the power of those who send is cut, and when it is back; even if there is power.
+    power: AtomicU64,
+}
+
+impl Shared {
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Sink {
     /// Listens until the test's process ends.
     pub fn start() -> Sink {
         let listener = TcpListener::bind((new_ip(), PORT)).expect("the address is free");
-        let sink = Sink { addr: listener.local_addr().expect("its address"), taken: Arc::default() };
-        let taken = Arc::clone(&sink.taken);
+        let sink = Sink { addr: listener.local_addr().expect("its address"), shared: Arc::default() };
+        let shared = Arc::clone(&sink.shared);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                let (stream, taken) = (stream.expect("a connection"), Arc::clone(&taken));
+                let (stream, shared) = (stream.expect("a connection"), Arc::clone(&shared));
                 // A client that is killed in the middle ends its conversation, not the test.
-                std::thread::spawn(move || Conversation::new(stream, taken).and_then(Conversation::hold));
+                std::thread::spawn(move || Conversation::new(stream, shared).and_then(Conversation::hold));
             }
         });
         sink
     }
 
     pub fn taken(&self) -> MutexGuard<'_, Taken> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.taken()
+    }
+
+    /// Cuts the power of those who send: what was taken before counts, and nothing until [`Sink::resume`]. A process that runs on
+    /// for a moment after the cut, and may be told by its dead disk that all is synced, sends nothing more.
+    pub fn cut(&self, cut: impl FnOnce()) {
+        // Nothing is taken while this is held.
+        let _taken = self.taken();
+        self.shared.power.fetch_add(1, Ordering::Relaxed);
+        cut();
+    }
+
+    pub fn resume(&self) {
+        self.shared.power.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Transactions' recipients that were taken so far.
@@ -58,15 +85,17 @@ pub fn refusal(address: &str) -> Option<&'static str> {
 struct Conversation {
     reader: BufReader<TcpStream>,
     writer: TcpStream,
-    taken: Arc<Mutex<Taken>>,
+    shared: Arc<Shared>,
+    /// When it began.
+    power: u64,
     recipients: Vec<String>,
 }
 
 impl Conversation {
-    fn new(stream: TcpStream, taken: Arc<Mutex<Taken>>) -> std::io::Result<Conversation> {
+    fn new(stream: TcpStream, shared: Arc<Shared>) -> std::io::Result<Conversation> {
         stream.set_nodelay(true)?;
-        let writer = stream.try_clone()?;
-        Ok(Conversation { reader: BufReader::new(stream), writer, taken, recipients: Vec::new() })
+        let (writer, power) = (stream.try_clone()?, shared.power.load(Ordering::Relaxed));
+        Ok(Conversation { reader: BufReader::new(stream), writer, shared, power, recipients: Vec::new() })
     }
 
     fn hold(mut self) -> std::io::Result<()> {
@@ -115,7 +144,10 @@ impl Conversation {
             }
         }
         let message_id = message_id.unwrap_or_default();
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.shared.taken();
+        if !self.power.is_multiple_of(2) || self.shared.power.load(Ordering::Relaxed) != self.power {
+            return Err(std::io::ErrorKind::ConnectionReset.into());
+        }
         for recipient in self.recipients.drain(..) {
             *taken.entry((message_id.clone(), recipient)).or_default() += 1;
         }

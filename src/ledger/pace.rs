@@ -11,8 +11,10 @@ use crate::clock::Clock;
 
 /// Work before a rest.
 const SLICE: Duration = Duration::from_millis(10);
-/// A stop is noticed after this at the latest.
-const REST_MAX: Duration = Duration::from_millis(500);
+/// A machine that stood still did not work.
+const REST_MAX: Duration = Duration::from_secs(30);
+/// A stop is noticed after this, at rest.
+const GLANCE: Duration = Duration::from_millis(500);
 
 /// Asked again and again by work that takes long.
 pub struct Pace<'a> {
@@ -34,20 +36,32 @@ impl<'a> Pace<'a> {
         Pace { share: Some((clock, percent.clamp(1, 100))), stop, since, stopped: Cell::new(false) }
     }
 
-    /// Rests if it is time to. Whether to go on.
+    pub(super) fn is_unhindered(&self) -> bool {
+        self.share.is_none()
+    }
+
+    /// Rests if it is time to, for as long as the work before asks for. Whether to go on.
     pub fn breathe(&self) -> bool {
-        if self.stopped.get() || (self.stop)() {
-            self.stopped.set(true);
-            return false;
-        }
         if let Some((clock, percent)) = &self.share {
             let worked = clock.now().since(self.since.get());
             if worked >= SLICE {
-                std::thread::sleep((worked * (100 - percent) / *percent).min(REST_MAX));
+                let mut rest = (worked * (100 - percent) / *percent).min(REST_MAX);
+                while !rest.is_zero() && self.goes_on() {
+                    let nap = rest.min(GLANCE);
+                    std::thread::sleep(nap);
+                    rest -= nap;
+                }
                 self.since.set(clock.now());
             }
         }
-        true
+        self.goes_on()
+    }
+
+    fn goes_on(&self) -> bool {
+        if !self.stopped.get() && (self.stop)() {
+            self.stopped.set(true);
+        }
+        !self.stopped.get()
     }
 
     /// It was told to end: what it found is not the whole.

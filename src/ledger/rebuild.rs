@@ -1,10 +1,9 @@
 //! Rebuilding tables from the log: folds in memory in bounded chunks, brings each sorted into a new keyspace, and leaves the
 //! switch to the writer.
 
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::sync_channel;
 
 use fjall::Keyspace;
 use tokio::sync::mpsc;
@@ -15,16 +14,17 @@ use postledger_projections::rows::{Key, Value};
 use postledger_projections::{self as projections, Order, Projection, Rows, Table};
 
 use super::overlay::Overlay;
-use super::snapshot::{Snapshot, failed};
+use super::snapshot::{Lines, Snapshot, failed};
 use super::store::Error;
 use super::writer::Message;
 use super::{Options, Shared};
 
-/// Records after which progress is shown and a stop is noticed.
+/// Records after which progress is shown.
 const STEP_RECORDS: u64 = 10_000;
-/// Records that are read and decoded at once beside the folding, and how often that is ahead of it.
-const PART_RECORDS: usize = 1_000;
-const PARTS_AHEAD: usize = 8;
+/// Lines that are read and decoded at once, by their size: single records may be large.
+const PART_BYTES: usize = 512 * 1024;
+/// How many of these may be read ahead of the folding.
+const PARTS_AHEAD: usize = 4;
 /// What is left for the writer, which folds it between two batches.
 const REST_RECORDS_MAX: u64 = 1_000;
 
@@ -60,60 +60,95 @@ impl Target {
     }
 }
 
-/// Brings all targets, which are equally far, to the end of `snapshot`; `step` says whether to go on.
+/// Brings all targets, which are equally far, to the end of `snapshot`, with a second thread that reads the log. `step` is asked
+/// again and again whether to go on, and told now and then how far it is.
 pub(super) fn replay(
     targets: &mut [Target],
     snapshot: &Snapshot,
     chunk_bytes_max: usize,
-    step: &mut dyn FnMut(Progress) -> bool,
+    step: &mut dyn FnMut(Option<Progress>) -> bool,
 ) -> Result<(), Error> {
-    let Some(from) = targets.first().map(|t| t.applied.max(before(snapshot.first()))) else { return Ok(()) };
-    let names: Vec<&'static str> = targets.iter().map(|t| t.projection.name).collect();
-    let end = snapshot.position();
+    std::thread::scope(|scope| {
+        let (ahead, read) = sync_channel(PARTS_AHEAD);
+        let mut parts = Parts::behind(targets, snapshot);
+        // It ends with the log, or when nobody takes its parts any more.
+        scope.spawn(move || parts.all(|part| ahead.send(part).is_ok()));
+        fold(targets, &mut read.into_iter(), snapshot.position(), chunk_bytes_max, step)
+    })
+}
+
+/// The same without a second thread, for those who keep to their share of a processor.
+pub(super) fn replay_alone(
+    targets: &mut [Target],
+    snapshot: &Snapshot,
+    chunk_bytes_max: usize,
+    step: &mut dyn FnMut(Option<Progress>) -> bool,
+) -> Result<(), Error> {
+    let mut parts = Parts::behind(targets, snapshot);
+    fold(targets, &mut parts, snapshot.position(), chunk_bytes_max, step)
+}
+
+fn fold(
+    targets: &mut [Target],
+    parts: &mut dyn Iterator<Item = Result<Vec<Record>, Error>>,
+    end: Seq,
+    chunk_bytes_max: usize,
+    step: &mut dyn FnMut(Option<Progress>) -> bool,
+) -> Result<(), Error> {
+    let Some(mut done) = targets.first().map(|target| target.applied) else { return Ok(()) };
+    let tables: Vec<&'static str> = targets.iter().map(|t| t.projection.name).collect();
+    let told = |done, stored| Some(Progress { tables: tables.clone(), done, stored, end });
     let mut overlay = Overlay::new(Below::of(targets));
-    let mut done = from;
-    let told = |done, stored| Progress { tables: names.clone(), done, stored, end };
-    let finished = std::thread::scope(|scope| {
-        let (ahead, parts) = sync_channel(PARTS_AHEAD);
-        scope.spawn(move || read_ahead(snapshot, from.next()..=end, &ahead));
-        for part in parts {
-            for record in part? {
-                for target in &*targets {
-                    overlay.fold(&target.projection, &record)?;
-                }
-                done = record.seq;
-                if overlay.bytes() >= chunk_bytes_max {
-                    store_chunk(targets, &mut overlay, done)?;
-                }
-                if done.0.is_multiple_of(STEP_RECORDS) && !step(told(done, targets[0].applied)) {
-                    return Ok(false);
-                }
+    for part in parts {
+        for record in part? {
+            for target in &*targets {
+                overlay.fold(&target.projection, &record)?;
+            }
+            done = record.seq;
+            if overlay.bytes() >= chunk_bytes_max {
+                store_chunk(targets, &mut overlay, done)?;
+            }
+            if done.0.is_multiple_of(STEP_RECORDS) && !step(told(done, targets[0].applied)) {
+                return Ok(());
             }
         }
-        Ok::<bool, Error>(true)
-    })?;
-    if finished {
-        store_chunk(targets, &mut overlay, done)?;
-        step(told(done, done));
+        if !step(None) {
+            return Ok(());
+        }
     }
+    store_chunk(targets, &mut overlay, done)?;
+    step(told(done, done));
     Ok(())
 }
 
-/// Reads and decodes records in parts, until there are no more, one cannot be read, or nobody takes them.
-fn read_ahead(snapshot: &Snapshot, range: RangeInclusive<Seq>, ahead: &SyncSender<Result<Vec<Record>, Error>>) {
-    let read = |line: Result<(Seq, Vec<u8>), Error>| Ok(Record::decode(&line?.1)?);
-    let mut records = snapshot.records(range).map(read).peekable();
-    while records.peek().is_some() {
-        let part: Result<Vec<Record>, Error> = records.by_ref().take(PART_RECORDS).collect();
-        let is_end = part.is_err();
-        if ahead.send(part).is_err() || is_end {
-            return;
+/// What the log has behind the targets, decoded, in parts.
+struct Parts(Lines);
+
+impl Parts {
+    fn behind(targets: &[Target], snapshot: &Snapshot) -> Parts {
+        let first = targets.first().map_or(Seq(u64::MAX), |target| target.applied.next());
+        Parts(snapshot.records(first.max(snapshot.first())..=snapshot.position()))
+    }
+
+    fn read(&mut self) -> Result<Vec<Record>, Error> {
+        let (mut part, mut bytes) = (Vec::new(), 0);
+        while bytes < PART_BYTES
+            && let Some(line) = self.0.next()
+        {
+            let (_, line) = line?;
+            bytes += line.len();
+            part.push(Record::decode(&line)?);
         }
+        Ok(part)
     }
 }
 
-fn before(seq: Seq) -> Seq {
-    Seq(seq.0 - 1)
+impl Iterator for Parts {
+    type Item = Result<Vec<Record>, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        Some(self.read()).filter(|part| !part.as_ref().is_ok_and(Vec::is_empty))
+    }
 }
 
 /// Each chunk becomes a run of its own in the engine, whose removals hide what older runs have; so chunks may overlap.
@@ -143,11 +178,13 @@ pub(super) fn in_background(
     loop {
         let snapshot = shared.snapshot();
         replay(&mut targets, &snapshot, options.rebuild_chunk_bytes_max, &mut |now| {
-            if let Some(writer) = writer.upgrade() {
-                // Only for readers, so it is left out when the writer has enough to do.
-                let _ = writer.try_send(Message::Rebuilt(now.stored));
+            if let Some(now) = now {
+                if let Some(writer) = writer.upgrade() {
+                    // Only for readers, so it is left out when the writer has enough to do.
+                    let _ = writer.try_send(Message::Rebuilt(now.stored));
+                }
+                (options.progress)(now);
             }
-            (options.progress)(now);
             !closing()
         })?;
         let Some(writer) = writer.upgrade().filter(|_| !closing()) else { return Ok(()) };

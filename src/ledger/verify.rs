@@ -388,8 +388,11 @@ impl<'a> Verifier<'a> {
             Ok(Target { projection: *projection, generation: 1, keyspace, applied: Seq(0), replaces: None })
         };
         let mut targets = self.program.projections.iter().map(target).collect::<Result<Vec<Target>, Error>>()?;
-        rebuild::replay(&mut targets, &self.snapshot, super::REBUILD_CHUNK_BYTES_MAX, &mut |now| {
-            progress(now.done, now.end);
+        let replay = if self.pace.is_unhindered() { rebuild::replay } else { rebuild::replay_alone };
+        replay(&mut targets, &self.snapshot, super::REBUILD_CHUNK_BYTES_MAX, &mut |now| {
+            if let Some(now) = now {
+                progress(now.done, now.end);
+            }
             self.pace.breathe()
         })?;
         Ok((beside, targets))

@@ -36,7 +36,7 @@ fn what_was_acknowledged_survives_kill_and_arrives_once() {
     check_repeats(&server, &sent);
     server.stop();
     let account = Account::read(server.dir());
-    row.add(account.compare(&sent, &sink, drained.work()));
+    row.add(account.compare(&sent, Some(&sink), drained.work()));
     row.verdict.lost.extend(drained.stuck());
     assert_eq!(sent.surprises, Default::default());
     assert!(account.doubts.values().sum::<u32>() > 0, "no kill came in the middle of an attempt; the load is too thin");

@@ -98,8 +98,9 @@ impl Subject<'_> {
     fn cut(&mut self, load: &Load, moment: impl FnOnce()) {
         let switch = Switch::at(&self.disk);
         moment();
-        load.cut(|| switch.off());
+        self.sink.cut(|| load.cut(|| switch.off()));
         self.server.kill();
+        self.sink.resume();
         self.disk.unmount();
         self.disk.mount().expect("it can be mounted again");
     }
@@ -111,7 +112,7 @@ impl Subject<'_> {
         assert_eq!(sent.surprises, Default::default());
         let drained = drain(&self.server);
         self.server.stop();
-        let mut verdict = Account::read(self.server.dir()).compare(&sent, self.sink, drained.work());
+        let mut verdict = Account::read(self.server.dir()).compare(&sent, Some(self.sink), drained.work());
         verdict.lost.extend(drained.stuck());
         verdict
     }
@@ -121,7 +122,7 @@ impl Subject<'_> {
         let why = match recover(&mut self.server) {
             Ok(_) => {
                 self.server.stop();
-                return (Account::read(self.server.dir()).compare(sent, self.sink, Work::MayBeOpen), None);
+                return (Account::read(self.server.dir()).compare(sent, Some(self.sink), Work::MayBeOpen), None);
             }
             Err(why) => why,
         };

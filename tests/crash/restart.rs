@@ -28,7 +28,7 @@ fn a_planned_restart_under_load_leaves_nothing_in_doubt() {
     server.stop();
     let account = Account::read(server.dir());
     assert_eq!(account.doubts, BTreeMap::new());
-    let verdict = account.compare(&sent, &sink, drained.work());
+    let verdict = account.compare(&sent, Some(&sink), drained.work());
     assert_eq!((verdict.lost, verdict.duplicated, verdict.phantom), Default::default());
     assert_eq!(drained.stuck(), None);
     assert_eq!(sent.surprises, Default::default());
