@@ -269,7 +269,7 @@ fn disabled_text(e: &EndpointDisabled) -> String {
     let EndpointDisabled { account, endpoint, .. } = e;
     format!(
         "Endpoint {endpoint} of account {account} is called no more.\n{why}\n\n\
-         Its calls wait. Once it is enabled again, they are made in their order:\n\n    \
+         Its calls wait, for a week at least. Once it is enabled again, they are made in their order:\n\n    \
          postledger webhook set {account} {endpoint} --disabled false\n"
     )
 }

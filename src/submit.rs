@@ -38,6 +38,8 @@ pub struct Submitter {
     signers: Signers,
     /// Requests with an Idempotency-Key that are being worked on.
     in_flight: Arc<Mutex<HashSet<InFlightKey>>>,
+    /// Whoever copies a large content holds it, so that only one is in memory at any time.
+    large: tokio::sync::Mutex<()>,
 }
 
 type InFlightKey = (AccountName, &'static str, String);
@@ -52,8 +54,8 @@ struct Ready {
 impl Submitter {
     pub fn new(ledger: Ledger, clock: Clock, hostname: String, message_bytes_max: u64) -> Submitter {
         let signers = Signers::new(ledger.clone());
-        let in_flight = Arc::default();
-        Submitter { ledger, clock, hostname, message_bytes_max, signers, in_flight }
+        let (in_flight, large) = (Arc::default(), tokio::sync::Mutex::default());
+        Submitter { ledger, clock, hostname, message_bytes_max, signers, in_flight, large }
     }
 
     /// When it returns `Ok`, the message is on disk.

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::server::{Server, new_ip, wait_until};
 use crate::sink::Sink;
+use crate::webhooks::{Answer, Receiver, add};
 
 /// A server with a backup of its own, whose mail goes to a sink.
 struct Site {
@@ -165,9 +166,15 @@ fn restored_to_the_middle_nothing_leaves_before_the_release() {
 #[test]
 fn what_was_open_at_the_cut_is_on_hold_at_once_and_goes_when_it_is_released() {
     let mut site = Site::start();
-    for subject in ["one", "two", "three"] {
+    let receiver = Receiver::start(Answer::Status(500));
+    let settings = json!({"direction": "outgoing", "url": receiver.url("/"), "retry_waits_s": [604_800, 604_800]});
+    add(&site.server, "crm", &settings);
+    for subject in ["one", "two"] {
         site.server.send(&message(subject, "stays-temperror", 50));
     }
+    let deferred = |server: &Server| seqs(&server.events(), "CallsAttempted").len();
+    wait_until("calls have failed", || deferred(&site.server) >= 2);
+    site.server.send(&message("three", "stays-temperror", 50));
     let started_after = |records: &[Value], seq: u64| {
         let mut starts = seqs(records, "AttemptStarted").into_iter();
         starts.find(|start| *start > seq)
@@ -193,7 +200,14 @@ fn what_was_open_at_the_cut_is_on_hold_at_once_and_goes_when_it_is_released() {
 
     let submitted = old.iter().find(|record| record["kind"] == "MessageSubmitted").expect("a message");
     let data = &submitted["data"];
+    receiver.set(Answer::Status(200));
+    let told = receiver.got().len();
     site.server = served(&again, &site.home);
+    let held = || {
+        let calls = site.server.items("/endpoints/mox/crm/calls?phase=held");
+        calls.iter().map(|call| call["message"].as_str().expect("a uuid").to_owned()).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(held().len(), 2, "both messages have calls that may have been made");
     queue(&["release", "--restored", "--message", data["message"].as_str().expect("a uuid")]);
     let tried = || {
         let records = site.server.events();
@@ -205,8 +219,11 @@ fn what_was_open_at_the_cut_is_on_hold_at_once_and_goes_when_it_is_released() {
     wait_until("what was released is tried", || !tried().is_empty());
     assert_eq!(tried(), BTreeSet::from([data["deliveries"][0]["id"].as_u64().expect("a number")]));
     assert_eq!(waiting(), 2);
+    wait_until("its calls are made", || receiver.got().len() > told);
+    assert_eq!(held().len(), 1);
     queue(&["release", "--restored"]);
     wait_until("all is tried", || tried().len() == 3);
+    wait_until("all calls go", || held().is_empty());
 }
 
 #[test]

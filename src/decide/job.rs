@@ -8,7 +8,7 @@ use postledger_events::fact::call::{CallRef, CallsHeld, Canceling};
 use postledger_events::fact::delivery::HoldCause;
 use postledger_events::fact::endpoint::EndpointRemoved;
 use postledger_events::fact::job::{
-    CallAction, CallFilter, HoldMatch, JobAdvanced, JobFinished, QueueAction, QueueFilter, Work,
+    CallAction, CallFilter, CallPhase, HoldMatch, JobAdvanced, JobFinished, QueueAction, QueueFilter, Work,
 };
 use postledger_events::fact::mailbox::MessageDeleted;
 use postledger_events::fact::replay::ReplayEnd;
@@ -123,6 +123,14 @@ fn walk(place: Place, rows: &dyn Rows) -> Result<(Vec<DeliveryId>, Place), Error
         }
         Place::End | Place::Calls(_) => Ok((Vec::new(), Place::End)),
     }
+}
+
+/// Whether all that is in doubt since the ledger was restored is meant, or all of an account or a message. A condition that only
+/// deliveries can meet leaves calls alone.
+fn releases_calls(filter: &QueueFilter, action: QueueAction) -> bool {
+    let QueueFilter { account, message, restored, .. } = filter.clone();
+    let whole = QueueFilter { account, message, restored, ..QueueFilter::default() };
+    action == QueueAction::Release && restored == Some(true) && *filter == whole
 }
 
 struct Step {
@@ -284,13 +292,55 @@ impl Step {
         rows: &dyn Rows,
         moment: Moment,
     ) -> Result<(), Error> {
+        let place = Place::parse(&job.cursor);
+        if place.is_past_deliveries() {
+            return self.release_calls(job, filter, &place, rows, moment);
+        }
         let changes = Changes::new(action, Some(job.job), job.by.clone());
         // What was submitted after the wish is not meant by it.
         let after = job.started + Duration::from_nanos(1);
         let submitted_before = Some(filter.submitted_before.map_or(after, |before| before.min(after)));
-        let filter = &QueueFilter { submitted_before, ..filter.clone() };
-        let (next, _) = self.change(changes, filter, Place::parse(&job.cursor), rows, moment)?;
-        self.go_on(job, next);
+        let meant = QueueFilter { submitted_before, ..filter.clone() };
+        let (next, _) = self.change(changes, &meant, place, rows, moment)?;
+        if next == Place::End && releases_calls(filter, action) {
+            self.advance(job, next);
+        } else {
+            self.go_on(job, next);
+        }
+        Ok(())
+    }
+
+    /// Calls that wait since the ledger was restored go with the deliveries that do.
+    fn release_calls(
+        &mut self,
+        job: &JobRow,
+        filter: &QueueFilter,
+        place: &Place,
+        rows: &dyn Rows,
+        moment: Moment,
+    ) -> Result<(), Error> {
+        // What is still to be put on hold would be passed over.
+        if accounts::jobs(rows)?.iter().any(|other| matches!(other.work, Work::HoldRestored(_))) {
+            self.decision.answer = Answer::More(false);
+            return Ok(());
+        }
+        let endpoints = match &filter.account {
+            Some(account) => calls::endpoints(rows, account)?,
+            None => calls::all_endpoints(rows)?,
+        };
+        let held = CallFilter { phases: vec![CallPhase::Held], ..CallFilter::default() };
+        let part = walk_calls(endpoints, place.of_call(), (calls::FIRST, calls::LAST), rows)?;
+        for (endpoint, found) in part.found {
+            let mut changes = call::Changes::new(CallAction::Retry, Some(job.job), job.by.clone());
+            let meant = found.iter().filter(|row| filter.message.is_none_or(|message| row.message == message));
+            meant.for_each(|row| changes.add(row, &held, moment));
+            self.affected += changes.affected();
+            changes.decide(&endpoint.account, &endpoint.endpoint, &mut self.decision);
+        }
+        match part.next {
+            Some(next) => self.advance(job, Place::Calls(next)),
+            None => self.finish(job),
+        }
         Ok(())
     }
 

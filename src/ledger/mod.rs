@@ -69,6 +69,8 @@ use writer::{Message, Request};
 
 /// How long a command waits for a place in the queue before its sender is told that the ledger is busy.
 const QUEUE_WAIT_MAX: Duration = Duration::from_secs(2);
+/// Those who make something of stored bodies beyond this take turns, so that together they stay within memory.
+pub const BODY_LARGE_BYTES: u64 = 1024 * 1024;
 /// Records of one segment of the log.
 const SEGMENT_RECORDS_MAX: u64 = 4_000_000;
 /// What a rebuild holds in memory before it stores it. 300,000 records took 5.1 s in chunks of 1 MiB, 3.9 s of 8 and 3.3 s

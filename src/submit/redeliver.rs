@@ -12,7 +12,7 @@ use postledger_projections::deliveries::{self, MessagePersonal, MessageRow};
 use postledger_web::port::{ExecuteError, Redelivery, Unavailable};
 
 use super::{CODE_VERSION, Submitter, execute_error};
-use crate::ledger::{BodyError, Intent, Staged, SubmitError};
+use crate::ledger::{BODY_LARGE_BYTES, BodyError, Intent, Staged, SubmitError};
 
 /// What is sent again, and to whom: addresses as an envelope and a request have them.
 struct Original {
@@ -66,6 +66,8 @@ impl Submitter {
     async fn copy(&self, original: &MessageRow, message: MessageUuid) -> Result<Staged, ExecuteError> {
         let unavailable = |why: String| ExecuteError::Unavailable(Unavailable::Stopped(why));
         let (ledger, body) = (self.ledger.clone(), original.body);
+        let is_large = body.size > BODY_LARGE_BYTES;
+        let _alone = if is_large { Some(self.large.lock().await) } else { None };
         let read = tokio::task::spawn_blocking(move || ledger.body(&body)).await;
         let bytes = read.map_err(|e| unavailable(e.to_string()))?.map_err(|e| match e {
             BodyError::Missing(_) => ExecuteError::Refused(content_gone(original.message)),

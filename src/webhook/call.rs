@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,7 +23,7 @@ use super::payload::{self, Body, Name, Told};
 use super::sign::{Secret, signatures};
 use super::target::Target;
 use crate::clock::Clock;
-use crate::ledger::{BodyError, Ledger, Snapshot, SubmitError};
+use crate::ledger::{BODY_LARGE_BYTES, BodyError, Ledger, Snapshot, SubmitError};
 use crate::mail::contents::contents;
 
 const USER_AGENT: &str = concat!("postledger/", env!("CARGO_PKG_VERSION"), " (webhook)");
@@ -40,6 +40,8 @@ pub struct Caller {
     pub metrics: Metrics,
     /// Every id of a call names the ledger; it is read once.
     ledger_id: OnceLock<LedgerId>,
+    /// Whoever reads a large content holds it, so that only one is in memory at any time.
+    large: Mutex<()>,
 }
 
 /// A call that came to an end, and its texts.
@@ -126,7 +128,7 @@ pub enum TestError {
 impl Caller {
     pub fn new(ledger: Ledger, clock: Clock, settings: Settings) -> Caller {
         let (client, metrics) = (Client::new(settings), Metrics::default());
-        Caller { ledger, clock, client, metrics, ledger_id: OnceLock::new() }
+        Caller { ledger, clock, client, metrics, ledger_id: OnceLock::new(), large: Mutex::default() }
     }
 
     /// Makes a call. `None`: there was nothing to call any more.
@@ -233,6 +235,8 @@ impl Caller {
     ) -> Result<Body, Unprepared> {
         let written = match source {
             Source::Received(received) => {
+                let is_large = received.size > BODY_LARGE_BYTES;
+                let _alone = is_large.then(|| self.large.lock().unwrap_or_else(PoisonError::into_inner));
                 let raw = self.ledger.body(&received).map_err(|e| match e {
                     BodyError::Missing(_) => Unprepared::Forgotten,
                     BodyError::Size { .. } | BodyError::Store(_) => Unprepared::Failed(e.to_string()),
