@@ -25,7 +25,7 @@ use postledger_web::api::tail::Tail;
 use postledger_web::api::verify::{Line, Wish};
 use postledger_web::port::{
     ExecuteError, ExportError, Holder, Login, LoginError, NewEndpoint, NewKey, NewTransport, Pieces, Port, Redelivery,
-    SendError, SendRequest, Status, TestCall, Unavailable, Verified, View,
+    SendError, SendRequest, Status, TestCall, Unavailable, Verified, View, part_of,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -413,8 +413,8 @@ impl View for SnapshotView {
     }
 
     fn lines_after(&self, after: Seq, limit: usize) -> Result<Vec<(Seq, Vec<u8>)>, Error> {
-        let lines = self.snapshot.records(after.next()..=self.snapshot.position()).take(limit);
-        lines.map(|line| line.map(|(seq, line)| (seq, line.to_vec())).map_err(damaged)).collect()
+        let lines = self.snapshot.records(after.next()..=self.snapshot.position());
+        part_of(lines, limit).map_err(damaged)
     }
 
     fn body(&self, body: &BodyRef) -> Result<Bytes, std::io::Error> {

@@ -20,7 +20,7 @@ use postledger_events::{Event, Record};
 use serde::{Deserialize, Serialize};
 
 use crate::accounts::is_restored;
-use crate::rows::{Error, Key, Order, Rows, RowsMut, Table, end_of, key, parse, read, scan_prefix, write};
+use crate::rows::{Error, Key, Order, Rows, RowsMut, Table, end_of, key, parse, read, read_all, write};
 
 const TABLE: Table = Table::Calls;
 /// Failures in a row after which an endpoint is failing, if they are spread over as much time as below.
@@ -28,8 +28,8 @@ pub const FAILURES_MAX: u32 = 10;
 pub const FAILURES_SPREAD: Duration = Duration::from_secs(600);
 /// Records of attempts that a call remembers: more than the longest schedule of the contract has.
 const RECORDS_MAX: usize = 32;
-/// Accounts whose endpoints are read at once.
-const ACCOUNTS_MAX: usize = 10_000;
+/// Accounts whose endpoints are read at once, and open replays.
+const PART: usize = 1_000;
 
 /// An endpoint as the last edit left it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -264,9 +264,8 @@ pub fn endpoints(rows: &(impl Rows + ?Sized), account: &AccountName) -> Result<V
 
 /// The endpoints of all accounts.
 pub fn all_endpoints(rows: &(impl Rows + ?Sized)) -> Result<Vec<EndpointRow>, Error> {
-    let found = scan_prefix(rows, TABLE, b"e", ACCOUNTS_MAX)?;
-    let lists: Result<Vec<Vec<EndpointRow>>, Error> = found.iter().map(|(_, value)| parse(TABLE, value)).collect();
-    Ok(lists?.into_iter().flatten().collect())
+    let of_accounts: Vec<Vec<EndpointRow>> = read_all(rows, TABLE, b"e", PART)?;
+    Ok(of_accounts.into_iter().flatten().collect())
 }
 
 pub fn endpoint(
@@ -422,8 +421,7 @@ pub fn replay(rows: &(impl Rows + ?Sized), replay: ReplayId) -> Result<Option<Re
 
 /// The replays that are not over, oldest first.
 pub fn open_replays(rows: &(impl Rows + ?Sized)) -> Result<Vec<ReplayRow>, Error> {
-    let found = scan_prefix(rows, TABLE, b"p", ACCOUNTS_MAX)?;
-    found.iter().map(|(_, value)| parse(TABLE, value)).collect()
+    read_all(rows, TABLE, b"p", PART)
 }
 
 /// Replays that are over, with numbers below `before`, newest first.

@@ -116,6 +116,27 @@ pub fn scan_prefix(
     rows.scan(table, prefix, &end_of(prefix), Order::Ascending, limit)
 }
 
+/// All rows under `prefix`, however many there are, read in parts of so many.
+pub(crate) fn read_all<T: DeserializeOwned>(
+    rows: &(impl Rows + ?Sized),
+    table: Table,
+    prefix: &[u8],
+    part: usize,
+) -> Result<Vec<T>, Error> {
+    let (mut all, mut start, end) = (Vec::new(), prefix.to_vec(), end_of(prefix));
+    loop {
+        let found = rows.scan(table, &start, &end, Order::Ascending, part)?;
+        for (_, value) in &found {
+            all.push(parse(table, value)?);
+        }
+        match found.last() {
+            // The first key that can follow.
+            Some((last, _)) if found.len() == part => start = key(&[last, &[0]]),
+            Some(_) | None => return Ok(all),
+        }
+    }
+}
+
 /// A row cannot be read: the store failed or the bytes are not what a fold wrote.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
@@ -130,3 +151,24 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Memory;
+
+    #[test]
+    fn all_rows_are_read_whatever_the_parts() {
+        let mut rows = Memory::default();
+        write(&mut rows, Table::Calls, b"d9".to_vec(), &100);
+        write(&mut rows, Table::Calls, b"f".to_vec(), &100);
+        for n in 0..6u32 {
+            assert_eq!(read_all::<u32>(&rows, Table::Calls, b"e", 3), Ok((0..n).collect()), "{n} rows");
+            // Each key begins with the one before it.
+            write(&mut rows, Table::Calls, [b"e".as_slice(), &vec![0; n as usize]].concat(), &n);
+        }
+        for part in 1..9 {
+            assert_eq!(read_all::<u32>(&rows, Table::Calls, b"e", part), Ok((0..6).collect()), "{part} at once");
+        }
+    }
+}

@@ -124,6 +124,26 @@ pub trait Port: Send + Sync + 'static {
     fn now(&self) -> Timestamp;
 }
 
+/// Bytes of lines after which a part of the log ends, however few they are: one record can have a thousand results.
+pub const PART_BYTES: usize = 4 * 1024 * 1024;
+
+/// As many of these lines as are read at once: up to `limit`, and none behind the one that fills the part.
+pub fn part_of<E>(
+    lines: impl Iterator<Item = Result<(Seq, Vec<u8>), E>>,
+    limit: usize,
+) -> Result<Vec<(Seq, Vec<u8>)>, E> {
+    let (mut part, mut bytes) = (Vec::new(), 0);
+    for line in lines.take(limit) {
+        let (seq, line) = line?;
+        bytes += line.len();
+        part.push((seq, line));
+        if bytes >= PART_BYTES {
+            break;
+        }
+    }
+    Ok(part)
+}
+
 /// Rows and records of one moment. Reads may block on the disk.
 pub trait View: Rows + Send + Sync + 'static {
     /// The last record.
@@ -132,7 +152,7 @@ pub trait View: Rows + Send + Sync + 'static {
     /// The line of a record; `None` if there is no such record.
     fn record_line(&self, seq: Seq) -> Result<Option<Vec<u8>>, postledger_projections::Error>;
 
-    /// Lines of up to `limit` records after `after`.
+    /// Lines of up to `limit` records after `after`, as [`part_of`] cuts them off.
     fn lines_after(&self, after: Seq, limit: usize) -> Result<Vec<(Seq, Vec<u8>)>, postledger_projections::Error>;
 
     /// The stored bytes of a message.
@@ -352,4 +372,26 @@ pub struct Verified {
     pub bodies: u64,
     /// 0 if all is well.
     pub findings: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_the_log_has_no_more_lines_than_bytes_allow() {
+        let check = |size: usize, limit: usize, expect: usize| {
+            let lines = (1..).map(|seq| Ok::<_, ()>((Seq(seq), vec![b'x'; size])));
+            assert_eq!(part_of(lines, limit).unwrap().len(), expect, "{limit} of {size} bytes");
+        };
+        check(100, 500, 500);
+        check(PART_BYTES / 4, 500, 4);
+        check(PART_BYTES / 4 + 1, 500, 4);
+        check(PART_BYTES / 4 - 1, 500, 5);
+        check(PART_BYTES / 4, 3, 3);
+        check(2 * PART_BYTES, 500, 1);
+        check(100, 0, 0);
+        let broken = [Ok((Seq(1), Vec::new())), Err("broken")];
+        assert_eq!(part_of(broken.into_iter(), 500), Err("broken"));
+    }
 }

@@ -19,13 +19,10 @@ use super::caller::Caller;
 use super::endpoints::no_endpoint;
 use super::extract::{Body, Path, Query, read};
 use super::jobs::Started;
-use super::page::{Page, bad_cursor, limit};
+use super::page::{Looked, Page, bad_cursor, limit, look};
 use super::problem::Problem;
 use crate::openapi::{Describe, Table};
 use crate::{Port, Site};
-
-/// Calls that are looked at for one page, whether or not they agree with what was asked for.
-const LOOKED_AT_MAX: usize = 10_000;
 
 /// An endpoint is told of one fact.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Describe)]
@@ -96,18 +93,15 @@ async fn list<P: Port>(
         if calls::endpoint(view, &account, &endpoint)?.is_none() {
             return Err(no_endpoint(&account, &endpoint));
         }
-        let range = (calls::FIRST, before);
-        let found = calls::list(view, &account, &endpoint, range, Order::Descending, LOOKED_AT_MAX)?;
-        let is_all = found.len() < LOOKED_AT_MAX;
-        let last = found.last().map(|row| row.call);
-        let wanted = found.into_iter().filter(|row| asked.phase.is_none_or(|phase| row.state.phase() == phase));
-        let mut items: Vec<Call> = wanted.take(limit + 1).map(call_of).collect();
-        let more = items.len() > limit;
-        items.truncate(limit);
-        let next = match items.last().filter(|_| more) {
-            Some(call) => Some(CallRef { fact: call.fact, place: call.place }),
-            None => last.filter(|_| !is_all),
+        let older = |before: CallRef, size: usize| {
+            calls::list(view, &account, &endpoint, (calls::FIRST, before), Order::Descending, size)
         };
+        let is_meant = |row: &CallRow| asked.phase.is_none_or(|phase| row.state.phase() == phase);
+        let Looked { mut found, end } = look(limit, before, older, |row| row.call, is_meant)?;
+        let more = found.len() > limit;
+        found.truncate(limit);
+        let next = if more { found.last().map(|row| row.call) } else { end };
+        let items = found.into_iter().map(call_of).collect();
         Ok(Page { items, next: next.map(|call| format!("{}-{}", call.fact, call.place)) })
     });
     page.await.map(Json)

@@ -26,7 +26,7 @@ use super::page::limit;
 use super::problem::Problem;
 use super::tail::{Entry, Follower, Next, Tail};
 use crate::openapi::{Describe, Table};
-use crate::port::View;
+use crate::port::{PART_BYTES, View};
 use crate::{Port, Site};
 
 /// Records that one request, or one piece of an export, looks at.
@@ -105,7 +105,7 @@ pub const ABOUT: &str =
 pub fn routes<P: Port>() -> Table<P> {
     Table::of(TAG, ABOUT)
         .get("/events", "Get the next records, or wait for them", list::<P>)
-        .more("`items` may be empty although `next` has not reached `position`: ask again with `after=next`.")
+        .more("`items` may be few, even none, although `next` has not reached `position`: ask again with `after=next`.")
         .get("/events/export", "Get all records as JSON Lines", export::<P>)
 }
 
@@ -124,7 +124,7 @@ async fn list<P: Port>(
     let part = read(&site, move |view| {
         check_cursor(view, after)?;
         let Lines { found, seen: next, .. } =
-            lines(view, &filter, after, Bounds { records: limit, bytes: usize::MAX })?;
+            lines(view, &filter, after, Bounds { records: limit, bytes: PART_BYTES })?;
         let items = found.into_iter().map(|(_, line)| raw(line)).collect::<Result<_, _>>()?;
         Ok(Part { items, next, position: view.position() })
     });
@@ -143,7 +143,7 @@ async fn wait<P: Port>(
     let end = Instant::now() + time;
     let mut follower = Tail::follow(&site.port, filter.account().cloned(), after);
     let (filter, mut examined) = (Arc::new(filter), 0);
-    let bounds = Bounds { records: limit, bytes: usize::MAX };
+    let bounds = Bounds { records: limit, bytes: PART_BYTES };
     loop {
         let mut found = look(site, &filter, &mut follower, bounds).await?;
         examined += found.examined;
@@ -325,7 +325,7 @@ async fn export<P: Port>(
 fn piece<V: View>(view: &V, filter: &Filter, after: Seq) -> io::Result<Option<(Bytes, Seq)>> {
     let mut from = after;
     while from < view.position() {
-        let bounds = Bounds { records: CHUNK, bytes: usize::MAX };
+        let bounds = Bounds { records: CHUNK, bytes: PART_BYTES };
         let Lines { found, seen, .. } =
             lines(view, filter, from, bounds).map_err(|p| io::Error::other(format!("{p:?}")))?;
         if !found.is_empty() {

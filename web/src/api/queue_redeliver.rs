@@ -25,9 +25,9 @@ use crate::openapi::{Describe, Table};
 use crate::port::Redelivery;
 use crate::{Port, Site};
 
-/// Deliveries that one request sends again; the answer says where the next goes on.
+/// Deliveries that one request sends again, and besides only the rest of the last message; the answer says where the next goes on.
 const REQUEST_DELIVERIES_MAX: usize = 200;
-/// Deliveries that one request looks at.
+/// Deliveries that one request looks at, and besides the rest of the last message.
 const EXAMINED_MAX: usize = 10_000;
 /// Rows that are read at once.
 const CHUNK: usize = 500;
@@ -105,7 +105,10 @@ pub struct Refused {
 pub fn routes<P: Port>() -> Table<P> {
     Table::of(queue::TAG, queue::ABOUT)
         .post("/queue/redeliver", "Send deliveries again that did not arrive", redeliver::<P>)
-        .more("Recipients of one message stay together. Ask again with the answer's `next` as `cursor` until it is `null`.")
+        .more(
+            "Recipients of one message stay together: a part ends behind the last of a message, however many there are. Ask again \
+             with the answer's `next` as `cursor` until it is `null`.",
+        )
         .post("/queue/{id}/redeliver", "Send a delivery again that did not arrive", redeliver_one::<P>)
 }
 
@@ -265,6 +268,8 @@ fn found(rows: &impl Rows, filter: &Filter, id: DeliveryId) -> Result<Option<Del
     Ok(filter.is_meant(&row, &message).then_some(row))
 }
 
+/// Ends between two messages: a message's deliveries are numbered one after the other, and become one submission, whose key names
+/// the message.
 fn by_conditions(
     rows: &impl Rows,
     filter: &Filter,
@@ -274,34 +279,109 @@ fn by_conditions(
     let until = DeliveryId(deliveries::last_number(rows)?);
     let mut place = from.unwrap_or(Place { from: DeliveryId(0), until });
     let (mut selected, mut examined, mut count) = (Selected::default(), 0, 0);
-    while examined < EXAMINED_MAX && count < REQUEST_DELIVERIES_MAX {
+    let mut message: Option<MessageUuid> = None;
+    loop {
         let chunk = deliveries::all(rows, place.from, CHUNK)?;
         let is_last = chunk.len() < CHUNK;
         for row in chunk {
             if row.id > place.until {
                 return Ok(selected);
             }
-            if count == REQUEST_DELIVERIES_MAX {
-                break;
+            let is_full = examined >= EXAMINED_MAX || count >= REQUEST_DELIVERIES_MAX;
+            if is_full && message != Some(row.message) {
+                selected.next = Some(place);
+                return Ok(selected);
             }
             place.from = DeliveryId(row.id.0 + 1);
+            message = Some(row.message);
             examined += 1;
             if states.iter().any(|state| state.is(row.state)) && found(rows, filter, row.id)?.is_some() {
                 selected.add(&row);
                 count += 1;
             }
         }
-        if is_last && count < REQUEST_DELIVERIES_MAX {
+        if is_last {
             return Ok(selected);
         }
     }
-    selected.next = Some(place);
-    Ok(selected)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+
+    use postledger_events::fact::delivery::{CanceledDelivery, DeliveryCanceled};
+    use postledger_events::fact::submission::SubmittedDelivery;
+    use postledger_events::id::Seq;
+    use postledger_events::time::Timestamp;
+    use postledger_events::{Event, Record};
+    use postledger_projections::{Memory, fold};
+
+    use super::super::tests::{name, submitted, uuid};
     use super::*;
+
+    #[derive(Default)]
+    struct Ledger {
+        rows: Memory,
+        seq: u64,
+    }
+
+    impl Ledger {
+        fn append(&mut self, event: Event) {
+            self.seq += 1;
+            let at = Timestamp::from_secs(100);
+            fold(&Record { seq: Seq(self.seq), at, prev: Sha256::ZERO, event }, &mut self.rows).unwrap();
+        }
+
+        /// A message with these deliveries.
+        fn submit(&mut self, n: u64, ids: Range<u64>) {
+            let Event::MessageSubmitted(mut message) = submitted("a", n) else { unreachable!("it is one") };
+            let delivery = message.deliveries.remove(0);
+            message.deliveries = ids.map(|id| SubmittedDelivery { id: DeliveryId(id), ..delivery.clone() }).collect();
+            let recipients = &mut message.personal.as_mut().unwrap().recipients;
+            *recipients = vec![recipients[0].clone(); message.deliveries.len()];
+            self.append(message.into());
+        }
+
+        /// One of which all are canceled.
+        fn cancel(&mut self, n: u64, ids: Range<u64>) {
+            self.submit(n, ids.clone());
+            let deliveries = ids.map(|id| CanceledDelivery { id: DeliveryId(id), held: false }).collect();
+            let (message, account, by) = (uuid(n), name("a"), Author::program());
+            let keep_until = Timestamp::from_secs(1000);
+            self.append(DeliveryCanceled { message, account, deliveries, keep_until, job: None, by }.into());
+        }
+
+        /// How many deliveries of each message one part has, and where the next begins.
+        fn part(&self, from: Option<Place>) -> (Vec<usize>, Option<Place>) {
+            let part = select(&self.rows, &Filter::default(), &[Ended::Canceled], from).unwrap();
+            (part.groups.iter().map(|group| group.deliveries.len()).collect(), part.next)
+        }
+    }
+
+    #[test]
+    fn a_part_ends_between_two_messages() {
+        let mut ledger = Ledger::default();
+        ledger.cancel(1, 1..151);
+        ledger.cancel(2, 151..1151);
+        assert_eq!(ledger.part(None), (vec![150, 1000], None), "nothing follows");
+        ledger.cancel(3, 1151..1161);
+        let next = Place { from: DeliveryId(1151), until: DeliveryId(1160) };
+        assert_eq!(ledger.part(None), (vec![150, 1000], Some(next)));
+        ledger.cancel(4, 1161..1162);
+        assert_eq!(ledger.part(Some(next)), (vec![10], None), "what came since is not selected");
+    }
+
+    #[test]
+    fn a_part_that_looked_at_many_ends_between_two_messages() {
+        let mut ledger = Ledger::default();
+        ledger.submit(1, 1..9991);
+        ledger.cancel(2, 9991..10021);
+        ledger.cancel(3, 10021..10022);
+        let next = Place { from: DeliveryId(10021), until: DeliveryId(10021) };
+        assert_eq!(ledger.part(None), (vec![30], Some(next)));
+        assert_eq!(ledger.part(Some(next)), (vec![1], None));
+    }
 
     #[test]
     fn places_round_trip() {

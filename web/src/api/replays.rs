@@ -22,14 +22,11 @@ use super::caller::Caller;
 use super::endpoints::no_endpoint;
 use super::extract::{Body, Path, Query, read};
 use super::jobs::unexpected;
-use super::page::{Page, bad_cursor, limit};
+use super::page::{Looked, Page, bad_cursor, limit, look};
 use super::place::Place;
 use super::problem::Problem;
 use crate::openapi::{Describe, Table};
 use crate::{Port, Site};
-
-/// Replays that are looked at for one page, whether or not they agree with what was asked for.
-const LOOKED_AT_MAX: usize = 10_000;
 
 /// A part of history that is told, and how far that is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Describe)]
@@ -263,12 +260,12 @@ fn page(
         return Err(bad_cursor());
     }
     let before = cursor.unwrap_or(ReplayId(u64::MAX));
-    let ended = calls::ended_replays(view, before, LOOKED_AT_MAX)?;
-    let end = ended.last().map(|row| row.replay).filter(|_| ended.len() == LOOKED_AT_MAX);
+    let older = |before: ReplayId, size: usize| calls::ended_replays(view, before, size);
+    let Looked { found: ended, end } = look(limit, before, older, |row| row.replay, &is_meant)?;
     // Behind what was looked at there may be more that is over.
     let is_in_reach = |row: &ReplayRow| row.replay < before && end.is_none_or(|end| row.replay > end);
-    let open = calls::open_replays(view)?.into_iter().filter(is_in_reach);
-    let mut rows: Vec<ReplayRow> = open.chain(ended).filter(is_meant).collect();
+    let open = calls::open_replays(view)?.into_iter().filter(|row| is_in_reach(row) && is_meant(row));
+    let mut rows: Vec<ReplayRow> = open.chain(ended).collect();
     rows.sort_by_key(|row| std::cmp::Reverse(row.replay));
     let more = rows.len() > limit;
     rows.truncate(limit);

@@ -24,7 +24,7 @@ const RING_RECORDS_MAX: usize = 1_024;
 const RING_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Records that are fed at once, and that one follower takes at once.
 const CHUNK: usize = 256;
-/// Followers that read the log at the same time; each may hold some thousand lines for a moment.
+/// Followers that read the log at the same time; each may hold some MiB of lines for a moment.
 const READERS_MAX: usize = 4;
 
 /// See above.

@@ -64,7 +64,7 @@ pub(super) fn name(s: &str) -> AccountName {
     AccountName::new(s).unwrap()
 }
 
-fn uuid(n: u64) -> MessageUuid {
+pub(super) fn uuid(n: u64) -> MessageUuid {
     format!("00000000-0000-7000-8000-{n:012}").parse().unwrap()
 }
 
@@ -246,8 +246,7 @@ impl View for Moment {
 
     fn lines_after(&self, after: Seq, limit: usize) -> Result<Vec<(Seq, Vec<u8>)>, Error> {
         self.reads.fetch_add(1, Ordering::Relaxed);
-        let lines = self.lines.range(after.0 + 1..).map(|(seq, line)| (Seq(*seq), line.clone()));
-        Ok(lines.take(limit).collect())
+        part_of(self.lines.range(after.0 + 1..).map(|(seq, line)| Ok((Seq(*seq), line.clone()))), limit)
     }
 
     fn body(&self, _: &BodyRef) -> Result<Bytes, std::io::Error> {
@@ -607,6 +606,27 @@ async fn an_export_is_the_log_to_the_byte_and_pages_of_events_join() {
         }
     }
     assert_eq!(joined, [1, 3, 5, 7]);
+}
+
+#[tokio::test]
+async fn records_that_are_large_come_in_short_pages() {
+    let program = Arc::new(Program::of([]));
+    let size = PART_BYTES / 2 - 1;
+    for seq in 1..=4 {
+        let settings = AccountSettings::default();
+        let personal = Some(AccountPersonal { full_name: "x".repeat(size) });
+        program.append(seq, AccountConfigured { account: name("a"), settings, by: Author::program(), personal }.into());
+    }
+    let page = async |path: &str| -> (usize, Value) {
+        let response = send(&program, request(As::Admin, Method::GET, path, "")).await;
+        let mut page: Value = serde_json::from_str(&text(response).await).unwrap();
+        (page["items"].as_array().unwrap().len(), page["next"].take())
+    };
+    assert_eq!(page("/events?limit=500").await, (2, json!(2)));
+    assert_eq!(page("/events?limit=500&after=2").await, (2, json!(4)));
+    assert_eq!(page("/events?limit=500&after=1&wait_s=1").await, (2, json!(3)));
+    let exported = send(&program, request(As::Admin, Method::GET, "/events/export", "")).await;
+    assert_eq!(text(exported).await.lines().count(), 4);
 }
 
 #[tokio::test]
