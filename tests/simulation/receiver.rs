@@ -257,7 +257,8 @@ impl World {
         }
         let done = found.len() < 5;
         let cursor = if done { before } else { found.last().map_or(before, |call| calls::after(call.call)) };
-        let command = AdvanceReplay { replay: row.replay, cursor, results, texts: texts(), done };
+        let failed_before = BTreeMap::new();
+        let command = AdvanceReplay { replay: row.replay, cursor, results, failed_before, texts: texts(), done };
         self.must(Command::AdvanceReplay(command));
     }
 
