@@ -367,6 +367,7 @@ pub struct EndpointChange {
     pub connect_timeout_s: Option<u32>,
     pub timeout_s: Option<u32>,
     pub keep_s: Option<u64>,
+    /// `false` also enables an endpoint that the program has disabled; no other change does.
     pub disabled: Option<bool>,
 }
 

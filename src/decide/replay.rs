@@ -209,7 +209,7 @@ mod tests {
         let mut settings = EndpointSettings::new(Direction::Outgoing, "https://example.org/".to_owned());
         settings.retry = RetrySchedule { waits_s: vec![60] };
         let mut rows = Memory::default();
-        append(&mut rows, 1, EndpointConfigured { account, endpoint, settings, by }.into());
+        append(&mut rows, 1, EndpointConfigured { account, endpoint, settings, stays_disabled: false, by }.into());
         rows
     }
 
@@ -289,7 +289,7 @@ mod tests {
         let StartReplay { account, endpoint, by, .. } = wish(None);
         let mut settings = EndpointSettings::new(Direction::Outgoing, "https://example.org/".to_owned());
         settings.events = vec![OutgoingEvent::Failed];
-        append(&mut narrow, 2, EndpointConfigured { account, endpoint, settings, by }.into());
+        append(&mut narrow, 2, EndpointConfigured { account, endpoint, settings, stays_disabled: false, by }.into());
         let why = "endpoint shop is not told of delayed; kinds narrow what it is told of";
         check(StartReplay { kinds, ..wish(None) }, &narrow, why);
         check(wish(None), &Memory::default(), "there is no endpoint shop of account mox");
