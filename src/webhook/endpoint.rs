@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::call::{Caller, Ended};
 use super::due::{Found, Ready, look, startable};
 use super::pace::Pace;
-use super::{Key, PAUSE};
+use super::{Key, PAUSE, Shared};
 use crate::ledger::SubmitError;
 
 /// Results of one record.
@@ -33,6 +33,8 @@ pub(super) struct Endpoint {
     caller: Arc<Caller>,
     key: Key,
     woken: Arc<Notify>,
+    /// Its settings may have changed.
+    changed: Arc<Notify>,
     running: JoinSet<Option<Ended>>,
     tasks: HashMap<tokio::task::Id, Ready>,
     /// Due, and waiting for room.
@@ -60,11 +62,13 @@ struct Recorded {
 }
 
 impl Endpoint {
-    pub(super) fn new(caller: Arc<Caller>, key: Key, woken: Arc<Notify>, pace: Arc<Pace>) -> Endpoint {
+    pub(super) fn new(caller: Arc<Caller>, key: Key, shared: Shared) -> Endpoint {
+        let Shared { woken, changed, pace } = shared;
         Endpoint {
             caller,
             key,
             woken,
+            changed,
             running: JoinSet::new(),
             tasks: HashMap::new(),
             ready: VecDeque::new(),
@@ -108,6 +112,11 @@ impl Endpoint {
                 Some(ended) = self.running.join_next_with_id(), if !self.running.is_empty() => self.take(ended),
                 Some(recorded) = self.recording.join_next(), if !self.recording.is_empty() => self.recorded(recorded).await,
                 () = self.woken.notified() => self.exhausted = false,
+                () = self.changed.notified() => {
+                    // The next look reads the settings, and finds again what was ready.
+                    self.forget_ready();
+                    self.exhausted = false;
+                }
                 () = sleep(wait) => self.exhausted = self.exhausted && self.next_due.is_some_and(|due| due > self.now()),
             }
         }
