@@ -364,9 +364,14 @@ fn an_account_is_told_that_its_endpoint_was_disabled() {
     ] {
         assert!(raw.contains(part), "{part:?} in {raw}");
     }
-    assert_eq!(server.items("/endpoints")[0]["state"], "disabled");
+    server.api("PUT", "/endpoints/mox/old", &json!({"calls_per_second_max": 5, "new_secret": true}));
+    assert_eq!(server.items("/endpoints")[0]["state"], "disabled", "another change does not enable it");
     let metrics = crate::server::get(server.metrics(), "/metrics").text();
     assert!(metrics.contains("postledger_webhook_endpoints{state=\"disabled\"} 1\n"), "{metrics}");
+    receiver.set(Answer::Status(200));
+    server.cli(&["webhook", "set", "mox", "old", "--disabled", "false"]);
+    send(&server, "you@example.org");
+    wait_until("it is called again", || server.items("/endpoints/mox/old/calls?phase=delivered").len() == 1);
 }
 
 #[test]

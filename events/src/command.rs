@@ -367,6 +367,7 @@ pub struct EndpointChange {
     pub connect_timeout_s: Option<u32>,
     pub timeout_s: Option<u32>,
     pub keep_s: Option<u64>,
+    /// `false` also enables an endpoint that the program has disabled; no other change does.
     pub disabled: Option<bool>,
 }
 
@@ -484,6 +485,8 @@ pub struct AdvanceReplay {
     /// All before this is done, but for calls that failed and are to be tried again.
     pub cursor: CallRef,
     pub results: Vec<FinishedCall>,
+    /// Of those among the results that failed before: how many times.
+    pub failed_before: BTreeMap<CallRef, u32>,
     pub texts: CallTexts,
     /// There is nothing behind the cursor.
     pub done: bool,
@@ -607,6 +610,8 @@ pub enum Answer {
     /// How many deliveries or calls were changed.
     Affected(u64),
     Replay(ReplayId),
+    /// Calls of a replay that failed and are tried again.
+    Deferred(Vec<DeferredCall>),
     Received(Vec<MsgId>),
     /// Whether there is more to do.
     More(bool),
@@ -621,6 +626,16 @@ pub struct Submitted {
     pub recipients: Vec<(String, DeliveryId, Option<FromId>)>,
     /// It had been accepted before, with the same Idempotency-Key.
     pub repeated: bool,
+}
+
+/// A call of a replay that failed for now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeferredCall {
+    pub call: CallRef,
+    /// The number of the attempt that failed last.
+    pub attempt: u32,
+    /// When the next one is due.
+    pub next: Timestamp,
 }
 
 /// Which of the deliveries asked for may be tried now.

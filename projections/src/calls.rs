@@ -42,7 +42,7 @@ pub struct EndpointRow {
     pub removing: Option<JobId>,
 }
 
-/// How an endpoint does since its last edit.
+/// How an endpoint does since its last edit; where the program has disabled it, since the last one that let it be called.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointState {
     /// Of its last edit.
@@ -555,8 +555,9 @@ fn configured(record: &Record, e: &EndpointConfigured, rows: &mut dyn RowsMut) -
         }),
     }
     put_endpoints(rows, &e.account, &all);
-    let anew = EndpointState { configured: record.at, ..EndpointState::default() };
-    write(rows, TABLE, Of { account: &e.account, endpoint: &e.endpoint }.key(b's', &[]), &anew);
+    let before = if e.stays_disabled { state(rows, &e.account, &e.endpoint)? } else { EndpointState::default() };
+    let after = EndpointState { configured: record.at, ..before };
+    write(rows, TABLE, Of { account: &e.account, endpoint: &e.endpoint }.key(b's', &[]), &after);
     Ok(())
 }
 

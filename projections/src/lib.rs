@@ -52,7 +52,7 @@ pub const PROJECTIONS: &[Projection] = &[
     Projection { name: "usage", version: 2, table: Table::Usage, decides: true, fold: usage::fold },
     Projection { name: "access", version: 2, table: Table::Access, decides: true, fold: access::fold },
     Projection { name: "tally", version: 2, table: Table::Tally, decides: false, fold: tally::fold },
-    Projection { name: "calls", version: 3, table: Table::Calls, decides: true, fold: calls::fold },
+    Projection { name: "calls", version: 4, table: Table::Calls, decides: true, fold: calls::fold },
 ];
 
 /// Applies a record to all projections.

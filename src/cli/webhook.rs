@@ -108,7 +108,8 @@ pub struct Set {
     /// How long calls are listed after their end
     #[arg(long, value_name = "DURATION")]
     keep: Option<Span>,
-    /// Call nothing until it is set to false; what happens meanwhile is queued
+    /// Call nothing until it is set to false; what happens meanwhile is queued. False also enables one that was disabled because it
+    /// answered 410 or failed for five days
     #[arg(long, value_name = "true|false")]
     disabled: Option<bool>,
 }

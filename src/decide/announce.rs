@@ -139,7 +139,11 @@ mod tests {
             let url = "https://example.org/".to_owned();
             let settings = EndpointSettings { events, superseding, ..EndpointSettings::new(direction, url) };
             let (endpoint, by) = (EndpointName::new(endpoint).unwrap(), Author::program());
-            append(&mut rows, n, EndpointConfigured { account: name("a"), endpoint, settings, by }.into());
+            append(
+                &mut rows,
+                n,
+                EndpointConfigured { account: name("a"), endpoint, settings, stays_disabled: false, by }.into(),
+            );
         }
         rows
     }

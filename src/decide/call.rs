@@ -260,7 +260,8 @@ mod tests {
             let mut settings = EndpointSettings::new(Direction::Outgoing, "https://example.org/".to_owned());
             settings.retry = RetrySchedule { waits_s: waits_s.to_vec() };
             let by = Author::program();
-            let configured = EndpointConfigured { account, endpoint: endpoint.clone(), settings, by };
+            let configured =
+                EndpointConfigured { account, endpoint: endpoint.clone(), settings, stays_disabled: false, by };
             ledger.append(configured.into());
             for (fact, delivery) in [(Seq(10), 1), (Seq(11), 1), (Seq(12), 2)] {
                 let about = CallAbout::Delivery(DeliveryId(delivery), OutgoingEvent::Delayed);

@@ -48,6 +48,8 @@ pub fn configure(c: &ConfigureEndpoint, rows: &dyn Rows) -> Result<Decision, Ref
         let why = "the direction of an endpoint cannot be changed; add another endpoint instead";
         return Err(Refusal::Invalid(why.to_owned()));
     }
+    let state = calls::state(rows, &c.account, &c.endpoint).map_err(damaged)?;
+    let stays_disabled = state.disabled.is_some() && c.change.disabled != Some(false);
     let before = secrets(&settings);
     c.change.clone().apply(&mut settings);
     check(&settings)?;
@@ -56,6 +58,7 @@ pub fn configure(c: &ConfigureEndpoint, rows: &dyn Rows) -> Result<Decision, Ref
         account: c.account.clone(),
         endpoint: c.endpoint.clone(),
         settings,
+        stays_disabled,
         by: c.by.clone(),
     });
     decision.forget_secrets.extend(before.into_iter().filter(|id| !kept.contains(id)));
@@ -174,6 +177,14 @@ fn check_url(url: &str) -> Result<(), Refusal> {
 
 #[cfg(test)]
 mod tests {
+    use postledger_events::command::EndpointChange;
+    use postledger_events::fact::account::{AccountConfigured, AccountSettings};
+    use postledger_events::fact::endpoint::Disabling;
+    use postledger_events::id::{Author, Seq, Sha256};
+    use postledger_events::time::Timestamp;
+    use postledger_events::{Event, Record};
+    use postledger_projections::{Memory, fold};
+
     use super::*;
 
     #[test]
@@ -191,6 +202,62 @@ mod tests {
         check("https://exämple.org/", false);
         check("https://example.org/#part", false);
         check(&format!("https://example.org/{}", "a".repeat(URL_BYTES_MAX)), false);
+    }
+
+    /// An account's endpoint, and what is decided about it.
+    struct Ledger {
+        rows: Memory,
+        seq: u64,
+    }
+
+    impl Ledger {
+        fn append(&mut self, event: Event) {
+            self.seq += 1;
+            let at = Timestamp::from_secs(1_800_000_000);
+            fold(&Record { seq: Seq(self.seq), at, prev: Sha256::ZERO, event }, &mut self.rows).unwrap();
+        }
+
+        fn set(&mut self, create: bool, change: EndpointChange) {
+            let ((account, endpoint), by) = (names(), Author::program());
+            let command = ConfigureEndpoint { account, endpoint, create, change, by };
+            configure(&command, &self.rows).unwrap().events.into_iter().for_each(|event| self.append(event));
+        }
+
+        fn is_enabled(&self) -> bool {
+            let (account, endpoint) = names();
+            let row = find(&self.rows, &account, &endpoint).unwrap();
+            calls::is_enabled(&row, &calls::state(&self.rows, &account, &endpoint).unwrap())
+        }
+    }
+
+    fn names() -> (AccountName, EndpointName) {
+        (AccountName::new("mox").unwrap(), EndpointName::new("shop").unwrap())
+    }
+
+    #[test]
+    fn only_who_says_so_enables_what_the_program_disabled() {
+        let mut ledger = Ledger { rows: Memory::default(), seq: 0 };
+        let (account, endpoint) = names();
+        let settings = AccountSettings::default();
+        let by = Author::program();
+        ledger.append(AccountConfigured { account: account.clone(), settings, by, personal: None }.into());
+        let url = Some("https://example.org/".to_owned());
+        let new = EndpointChange { direction: Some(Direction::Incoming), url, ..EndpointChange::default() };
+        ledger.set(true, new);
+        assert!(ledger.is_enabled());
+        let rate = || EndpointChange { calls_per_second_max: Some(Some(5)), ..EndpointChange::default() };
+        let disabled = |disabled| EndpointChange { disabled: Some(disabled), ..EndpointChange::default() };
+        for edits in [vec![rate()], vec![disabled(true), rate()], vec![]] {
+            ledger.append(super::super::call::disabled(&account, &endpoint, Disabling::Gone(Seq(1))));
+            for edit in edits {
+                ledger.set(false, edit);
+                assert!(!ledger.is_enabled(), "a change of something else leaves it as it is");
+            }
+            ledger.set(false, disabled(false));
+            assert!(ledger.is_enabled());
+        }
+        let row = find(&ledger.rows, &account, &endpoint).unwrap();
+        assert_eq!(row.settings.calls_per_second_max, Some(5), "the other changes were made");
     }
 
     #[test]

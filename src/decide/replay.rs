@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use postledger_events::command::{AdvanceReplay, CancelReplay, ResumeReplay, StartReplay, StopReplay};
+use postledger_events::command::{AdvanceReplay, CancelReplay, DeferredCall, ResumeReplay, StartReplay, StopReplay};
 use postledger_events::fact::call::{CallFailure, CallOutcome};
 use postledger_events::fact::endpoint::{Direction, Disabling};
 use postledger_events::fact::replay::{
@@ -63,14 +63,18 @@ pub fn advance(c: &AdvanceReplay, rows: &dyn Rows, policy: &Policy, moment: Mome
     let verdict = Verdict { row: &row, state: &EndpointState::default(), policy, now: moment.now };
     let mut seen = BTreeSet::new();
     let (mut results, mut cursor) = (Vec::new(), c.cursor);
-    let (mut gone, mut given_up) = (None, None);
+    let (mut deferred, mut gone, mut given_up) = (Vec::new(), None, None);
     for finished in c.results.iter().filter(|finished| seen.insert(finished.call)) {
+        // The row knows the attempts of the first call that failed; who makes the calls, those of all since its start.
         let trouble = replay.trouble.as_ref().filter(|trouble| trouble.call == finished.call);
-        let before = trouble.map_or(0, |trouble| trouble.last.attempt);
-        let result = verdict.of(finished, before + 1);
+        let before = c.failed_before.get(&finished.call).copied().max(trouble.map(|trouble| trouble.last.attempt));
+        let result = verdict.of(finished, before.unwrap_or(0).saturating_add(1));
         match result.outcome {
             CallOutcome::Delivered | CallOutcome::Failed(CallFailure::Forgotten) => {}
-            CallOutcome::Deferred(_) => cursor = cursor.min(result.call),
+            CallOutcome::Deferred(next) => {
+                cursor = cursor.min(result.call);
+                deferred.push(DeferredCall { call: result.call, attempt: result.attempt, next });
+            }
             CallOutcome::Failed(CallFailure::Gone) => gone = gone.or(Some(result.call)),
             CallOutcome::Failed(CallFailure::Exhausted) => given_up = given_up.or(Some(result.call)),
         }
@@ -86,7 +90,7 @@ pub fn advance(c: &AdvanceReplay, rows: &dyn Rows, policy: &Policy, moment: Mome
     let (account, endpoint) = (replay.account.clone(), replay.endpoint.clone());
     let advanced =
         ReplayAdvanced { replay: c.replay, account, endpoint, cursor, results, personal: Some(c.texts.clone()) };
-    let mut decision = Decision::done(advanced);
+    let mut decision = Decision { answer: Answer::Deferred(deferred), ..Decision::done(advanced) };
     decision.events.extend(gone.map(|call| disabled(&replay.account, &replay.endpoint, Disabling::Gone(call.fact))));
     if let Some(call) = stopped {
         let why = if gone.is_some() { "the endpoint is gone" } else { "the last attempt failed" };
@@ -205,7 +209,7 @@ mod tests {
         let mut settings = EndpointSettings::new(Direction::Outgoing, "https://example.org/".to_owned());
         settings.retry = RetrySchedule { waits_s: vec![60] };
         let mut rows = Memory::default();
-        append(&mut rows, 1, EndpointConfigured { account, endpoint, settings, by }.into());
+        append(&mut rows, 1, EndpointConfigured { account, endpoint, settings, stays_disabled: false, by }.into());
         rows
     }
 
@@ -223,6 +227,17 @@ mod tests {
 
     /// Goes on to `cursor` with these calls and statuses; answers what follows, in words.
     fn go_on(rows: &mut Memory, cursor: u64, results: &[(u64, u16)], done: bool) -> Result<String, Refusal> {
+        go_on_after(rows, cursor, results, &[], done)
+    }
+
+    /// The same, where calls have failed so many times before.
+    fn go_on_after(
+        rows: &mut Memory,
+        cursor: u64,
+        results: &[(u64, u16)],
+        failed_before: &[(u64, u32)],
+        done: bool,
+    ) -> Result<String, Refusal> {
         let finished = |(fact, status): &(u64, u16)| FinishedCall {
             call: CallRef { fact: Seq(*fact), place: 0 },
             started: NOW,
@@ -237,6 +252,7 @@ mod tests {
             replay: ReplayId(REPLAY),
             cursor: CallRef { fact: Seq(cursor), place: 0 },
             results: results.iter().map(finished).collect(),
+            failed_before: failed_before.iter().map(|(fact, n)| (CallRef { fact: Seq(*fact), place: 0 }, *n)).collect(),
             texts: CallTexts::default(),
             done,
         };
@@ -273,7 +289,7 @@ mod tests {
         let StartReplay { account, endpoint, by, .. } = wish(None);
         let mut settings = EndpointSettings::new(Direction::Outgoing, "https://example.org/".to_owned());
         settings.events = vec![OutgoingEvent::Failed];
-        append(&mut narrow, 2, EndpointConfigured { account, endpoint, settings, by }.into());
+        append(&mut narrow, 2, EndpointConfigured { account, endpoint, settings, stays_disabled: false, by }.into());
         let why = "endpoint shop is not told of delayed; kinds narrow what it is told of";
         check(StartReplay { kinds, ..wish(None) }, &narrow, why);
         check(wish(None), &Memory::default(), "there is no endpoint shop of account mox");
@@ -296,6 +312,43 @@ mod tests {
         append(&mut rows, 60, resumed);
         assert_eq!(go_on(&mut rows, 50, &[(12, 200)], true).unwrap(), "ReplayAdvanced ReplayEnded at 50");
         assert_eq!(go_on(&mut rows, 50, &[], true).unwrap_err().to_string(), "replay 50 is over");
+    }
+
+    #[test]
+    fn attempts_of_a_later_failed_call_are_used_up_too() {
+        let mut rows = started();
+        assert_eq!(go_on(&mut rows, 15, &[(12, 500), (14, 500)], false).unwrap(), "ReplayAdvanced at 12");
+        let told = go_on_after(&mut rows, 12, &[(14, 500)], &[(14, 1)], false).unwrap();
+        assert_eq!(told, "ReplayAdvanced ReplayStopped at 12");
+    }
+
+    #[test]
+    fn the_next_attempt_of_every_failed_call_is_answered() {
+        let asked = |fact, retry_after_s| FinishedCall {
+            call: CallRef { fact: Seq(fact), place: 0 },
+            started: NOW,
+            took_us: 0,
+            remote_addr: None,
+            reply: CallReply::Answered { status: 503, retry_after_s },
+            response: None,
+            error: None,
+            jitter_permille: 0,
+        };
+        let command = AdvanceReplay {
+            replay: ReplayId(REPLAY),
+            cursor: CallRef { fact: Seq(15), place: 0 },
+            results: vec![asked(12, None), asked(14, Some(3600))],
+            failed_before: Default::default(),
+            texts: CallTexts::default(),
+            done: false,
+        };
+        let Answer::Deferred(deferred) = advance(&command, &started(), &Policy::plain(), moment()).unwrap().answer
+        else {
+            panic!("it answers what is tried again")
+        };
+        let deferred: Vec<(u64, u32, u64)> =
+            deferred.iter().map(|d| (d.call.fact.0, d.attempt, d.next.since(NOW).as_secs())).collect();
+        assert_eq!(deferred, [(12, 1, 60), (14, 1, 3600)]);
     }
 
     #[test]

@@ -15,9 +15,9 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::call::{Caller, Ended};
-use super::due::{Found, look};
+use super::due::{Found, Ready, look, startable};
 use super::pace::Pace;
-use super::{Key, PAUSE};
+use super::{Key, PAUSE, Shared};
 use crate::ledger::SubmitError;
 
 /// Results of one record.
@@ -33,10 +33,12 @@ pub(super) struct Endpoint {
     caller: Arc<Caller>,
     key: Key,
     woken: Arc<Notify>,
+    /// Its settings may have changed.
+    changed: Arc<Notify>,
     running: JoinSet<Option<Ended>>,
-    tasks: HashMap<tokio::task::Id, CallRef>,
+    tasks: HashMap<tokio::task::Id, Ready>,
     /// Due, and waiting for room.
-    ready: VecDeque<CallRef>,
+    ready: VecDeque<Ready>,
     /// What is ready or running, or has ended and is not recorded.
     known: HashSet<CallRef>,
     /// What has ended and waits for its record.
@@ -60,11 +62,13 @@ struct Recorded {
 }
 
 impl Endpoint {
-    pub(super) fn new(caller: Arc<Caller>, key: Key, woken: Arc<Notify>, pace: Arc<Pace>) -> Endpoint {
+    pub(super) fn new(caller: Arc<Caller>, key: Key, shared: Shared) -> Endpoint {
+        let Shared { woken, changed, pace } = shared;
         Endpoint {
             caller,
             key,
             woken,
+            changed,
             running: JoinSet::new(),
             tasks: HashMap::new(),
             ready: VecDeque::new(),
@@ -108,6 +112,11 @@ impl Endpoint {
                 Some(ended) = self.running.join_next_with_id(), if !self.running.is_empty() => self.take(ended),
                 Some(recorded) = self.recording.join_next(), if !self.recording.is_empty() => self.recorded(recorded).await,
                 () = self.woken.notified() => self.exhausted = false,
+                () = self.changed.notified() => {
+                    // The next look reads the settings, and finds again what was ready.
+                    self.forget_ready();
+                    self.exhausted = false;
+                }
                 () = sleep(wait) => self.exhausted = self.exhausted && self.next_due.is_some_and(|due| due > self.now()),
             }
         }
@@ -144,10 +153,9 @@ impl Endpoint {
 
     fn wait(&self) -> Duration {
         let now = self.now();
-        let until = if self.ready.is_empty() || self.running.len() >= self.concurrency_max {
-            self.next_due
-        } else {
-            Some(self.pace.next())
+        let until = match self.startable() {
+            None => self.next_due,
+            Some(_) => Some(self.pace.next()),
         };
         until.map_or(PAUSE, |at| at.since(now)).clamp(WAIT_MIN, PAUSE)
     }
@@ -180,22 +188,27 @@ impl Endpoint {
         self.bound = found.bound;
         self.next_due = found.next_due;
         self.exhausted = !found.more || found.calls.is_empty();
-        self.known.extend(&found.calls);
+        self.known.extend(found.calls.iter().map(|ready| ready.call));
         self.ready.extend(found.calls);
+    }
+
+    /// Which of what is ready may be started, but for rates.
+    fn startable(&self) -> Option<usize> {
+        let has_room = self.running.len() < self.concurrency_max;
+        if has_room { startable(&self.ready, self.tasks.values()) } else { None }
     }
 
     /// Starts what is ready, as far as there is room.
     fn start(&mut self) {
         let now = self.now();
-        while self.running.len() < self.concurrency_max
-            && self.ended.len() < UNRECORDED_MAX
-            && !self.ready.is_empty()
+        while self.ended.len() < UNRECORDED_MAX
+            && let Some(n) = self.startable()
             && self.pace.take(self.calls_per_second_max, now)
-            && let Some(call) = self.ready.pop_front()
+            && let Some(ready) = self.ready.remove(n)
         {
             let (caller, (account, endpoint)) = (Arc::clone(&self.caller), self.key.clone());
-            let task = self.running.spawn(caller.call(account, endpoint, call));
-            self.tasks.insert(task.id(), call);
+            let task = self.running.spawn(caller.call(account, endpoint, ready.call));
+            self.tasks.insert(task.id(), ready);
         }
     }
 
@@ -204,7 +217,7 @@ impl Endpoint {
             Ok((id, _)) => *id,
             Err(e) => e.id(),
         };
-        let call = self.tasks.remove(&id);
+        let task = self.tasks.remove(&id);
         match ended {
             Ok((_, Some(ended))) => return self.ended.push(ended),
             Ok((_, None)) => {}
@@ -212,8 +225,8 @@ impl Endpoint {
             Err(e) => tracing::error!(account = %self.key.0, endpoint = %self.key.1, "a call's task died: {e}"),
         }
         // If it is still due, a later look finds it.
-        if let Some(call) = call {
-            self.known.remove(&call);
+        if let Some(task) = task {
+            self.known.remove(&task.call);
         }
     }
 
@@ -255,8 +268,8 @@ impl Endpoint {
     }
 
     fn forget_ready(&mut self) {
-        for call in self.ready.drain(..) {
-            self.known.remove(&call);
+        for ready in self.ready.drain(..) {
+            self.known.remove(&ready.call);
         }
     }
 }

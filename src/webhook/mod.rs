@@ -103,7 +103,7 @@ struct Reactor {
     /// All records to this one were looked at; 0: the endpoints themselves have to be looked at.
     seen: Seq,
     /// Those whose tasks run.
-    endpoints: HashMap<Key, Running>,
+    endpoints: HashMap<Key, Shared>,
     /// The same, with what wakes them.
     replays: HashMap<ReplayId, Arc<Notify>>,
     running: JoinSet<()>,
@@ -111,8 +111,12 @@ struct Reactor {
 }
 
 /// What the task of an endpoint shares.
-struct Running {
+#[derive(Clone)]
+struct Shared {
+    /// Notified when calls may be due.
     woken: Arc<Notify>,
+    /// Notified when its settings may have changed.
+    changed: Arc<Notify>,
     pace: Arc<Pace>,
 }
 
@@ -125,9 +129,13 @@ enum Task {
 #[derive(Default)]
 struct Concerned {
     endpoints: Vec<Key>,
+    /// These have other settings.
+    changed: Vec<Key>,
     replays: bool,
     /// Which endpoints there are, or whether they are called at all, may have changed.
     all: bool,
+    /// Not all records were looked at, so any of them may have other settings.
+    unread: bool,
 }
 
 /// What the rows have that tasks are needed for.
@@ -148,8 +156,11 @@ impl Reactor {
         // At the start everything may be due; without endpoints no record concerns one.
         let all = after == Seq(0) || self.endpoints.is_empty();
         let reading = tokio::task::spawn_blocking(move || {
-            let concerned =
-                if all { Concerned { all, ..Concerned::default() } } else { concerned(&rows, after, last)? };
+            let concerned = if all {
+                Concerned { all, unread: true, ..Concerned::default() }
+            } else {
+                concerned(&rows, after, last)?
+            };
             let wanted = wanted(&rows, &concerned).map_err(|e| e.to_string())?;
             Ok::<_, String>((concerned, wanted))
         });
@@ -162,13 +173,18 @@ impl Reactor {
             self.start_replay(row.replay, &(row.account, row.endpoint));
         }
         if concerned.all {
-            self.endpoints.values().for_each(|running| running.woken.notify_one());
+            self.endpoints.values().for_each(|shared| shared.woken.notify_one());
+        }
+        for (key, shared) in &self.endpoints {
+            if concerned.unread || concerned.changed.contains(key) {
+                shared.changed.notify_one();
+            }
         }
         if concerned.all || concerned.replays {
             self.replays.values().for_each(|woken| woken.notify_one());
         }
-        for running in concerned.endpoints.iter().filter_map(|key| self.endpoints.get(key)) {
-            running.woken.notify_one();
+        for shared in concerned.endpoints.iter().filter_map(|key| self.endpoints.get(key)) {
+            shared.woken.notify_one();
         }
         Ok(())
     }
@@ -177,15 +193,15 @@ impl Reactor {
         if self.endpoints.contains_key(&key) {
             return;
         }
-        let (woken, pace) = (Arc::new(Notify::new()), Arc::new(Pace::new()));
-        let endpoint = Endpoint::new(Arc::clone(&self.caller), key.clone(), Arc::clone(&woken), Arc::clone(&pace));
-        self.endpoints.insert(key.clone(), Running { woken, pace });
+        let shared = Shared { woken: Arc::default(), changed: Arc::default(), pace: Arc::new(Pace::new()) };
+        let endpoint = Endpoint::new(Arc::clone(&self.caller), key.clone(), shared.clone());
+        self.endpoints.insert(key.clone(), shared);
         let task = self.running.spawn(endpoint.run(self.stop_wait, self.stop.clone()));
         self.tasks.insert(task.id(), Task::Endpoint(key));
     }
 
     fn start_replay(&mut self, id: ReplayId, of: &Key) {
-        let Some(pace) = self.endpoints.get(of).map(|running| Arc::clone(&running.pace)) else { return };
+        let Some(pace) = self.endpoints.get(of).map(|shared| Arc::clone(&shared.pace)) else { return };
         if self.replays.contains_key(&id) {
             return;
         }
@@ -233,7 +249,7 @@ fn concerned(rows: &Snapshot, after: Seq, last: Seq) -> Result<Concerned, String
     let mut found = Concerned::default();
     for (n, line) in rows.records(after.next()..=last).enumerate() {
         if n == RECORDS_MAX {
-            return Ok(Concerned { all: true, ..found });
+            return Ok(Concerned { all: true, unread: true, ..found });
         }
         let (_, line) = line.map_err(|e| e.to_string())?;
         if !kind_of(&line).is_some_and(|kind| KINDS.contains(&kind)) {
@@ -256,9 +272,12 @@ impl Concerned {
             Event::ReplayStarted(_) | Event::ReplayStopped(_) | Event::ReplayResumed(_) | Event::ReplayEnded(_) => {
                 self.replays = true;
             }
-            // Endpoints came, changed or went, or calls were put on hold by a job.
-            Event::EndpointConfigured(_)
-            | Event::EndpointDisabled(_)
+            Event::EndpointConfigured(e) => {
+                self.changed.push((e.account, e.endpoint));
+                self.all = true;
+            }
+            // Endpoints came or went, or calls were put on hold by a job.
+            Event::EndpointDisabled(_)
             | Event::EndpointRemoved(_)
             | Event::CallsHeld(_)
             | Event::JobStarted(_)

@@ -6,15 +6,15 @@
 mod course;
 mod walk;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use postledger_events::Command;
-use postledger_events::command::{AdvanceReplay, CallReply, StopReplay};
+use postledger_events::command::{AdvanceReplay, CallReply, DeferredCall, StopReplay};
 use postledger_events::fact::call::CallRef;
-use postledger_events::id::{Author, LedgerId, ReplayId};
+use postledger_events::id::{Author, LedgerId, ReplayId, Seq};
 use postledger_events::time::Timestamp;
+use postledger_events::{Answer, Command};
 use postledger_projections::accounts;
 use postledger_projections::calls::{self, ReplayRow};
 use tokio::sync::Notify;
@@ -53,6 +53,8 @@ pub(super) struct Replay {
     recording: JoinSet<Recorded>,
     /// When a record was written last, and its cursor.
     recorded: (Timestamp, CallRef),
+    /// The record that resumed it last.
+    resumed: Option<Seq>,
 }
 
 /// What is told to whom, as rows and vault had it at the last look.
@@ -83,7 +85,8 @@ struct Recorded {
     results: Vec<Ended>,
     cursor: CallRef,
     done: bool,
-    error: Option<SubmitError>,
+    /// What of it is tried again.
+    said: Result<Vec<DeferredCall>, SubmitError>,
 }
 
 impl Replay {
@@ -99,6 +102,7 @@ impl Replay {
         let Some((order, row)) = look(&caller, id).await else { return };
         let replay = Replay {
             recorded: (caller.clock.now(), row.cursor),
+            resumed: row.resumed,
             caller,
             id,
             woken,
@@ -171,16 +175,20 @@ impl Replay {
     async fn refresh(&mut self) -> bool {
         let Some((order, row)) = look(&self.caller, self.id).await else { return false };
         self.order = Arc::new(order);
-        self.course.set_trouble(row.trouble);
+        if row.resumed != self.resumed {
+            self.resumed = row.resumed;
+            self.course.begin_anew();
+        }
         self.is_stale = false;
         true
     }
 
     fn wait(&self) -> Duration {
         let now = self.caller.clock.now();
-        let has_room = self.course.is_ready() && self.running.len() < self.concurrency_max();
-        let pace = has_room.then(|| self.endpoint_pace.next().max(self.own_pace.next()));
-        let until = [pace, self.course.next_try()].into_iter().flatten().min();
+        // Without room the end of a call comes first.
+        let has_room = self.running.len() < self.concurrency_max();
+        let pace = self.course.is_ready().then(|| self.endpoint_pace.next().max(self.own_pace.next()));
+        let until = [pace, self.course.next_try()].into_iter().flatten().min().filter(|_| has_room);
         until.map_or(PAUSE, |at| at.since(now)).clamp(WAIT_MIN, PAUSE)
     }
 
@@ -264,6 +272,8 @@ impl Replay {
             return true;
         }
         let results: Vec<Ended> = self.ended.drain(..self.ended.len().min(RESULTS_MAX)).collect();
+        let before = |ended: &Ended| (ended.finished.call, self.course.failed_before(ended.finished.call));
+        let failed_before: BTreeMap<CallRef, u32> = results.iter().map(before).filter(|(_, n)| *n > 0).collect();
         self.course.recording(results.iter().map(|ended| ended.finished.call));
         let (cursor, done) = (self.course.cursor(), self.course.is_done());
         if results.is_empty() && cursor == self.recorded.1 && !done {
@@ -272,36 +282,39 @@ impl Replay {
         let (ledger, replay) = (self.caller.ledger.clone(), self.id);
         self.recording.spawn(async move {
             let (finished, texts) = texts(&results);
-            let command = AdvanceReplay { replay, cursor, results: finished, texts, done };
-            let error = ledger.submit(Command::AdvanceReplay(command)).await.err();
-            Recorded { results, cursor, done, error }
+            let command = AdvanceReplay { replay, cursor, results: finished, failed_before, texts, done };
+            let said = ledger.submit(Command::AdvanceReplay(command)).await.map(|accepted| match accepted.answer {
+                Answer::Deferred(deferred) => deferred,
+                other => unreachable!("a replay that advances answers what is tried again, not {other:?}"),
+            });
+            Recorded { results, cursor, done, said }
         });
         true
     }
 
     /// `false`: it does not go on.
     async fn recorded(&mut self, recorded: Result<Recorded, JoinError>) -> bool {
-        let Ok(Recorded { results, cursor, done, error }) = recorded else { return false };
+        let Ok(Recorded { results, cursor, done, said }) = recorded else { return false };
         self.recorded.0 = self.caller.clock.now();
-        match error {
-            None => {}
-            Some(SubmitError::Refused(why)) => {
+        let deferred = match said {
+            Ok(deferred) => deferred,
+            Err(SubmitError::Refused(why)) => {
                 tracing::info!(replay = %self.id, "a replay rests: {why}");
                 // Whatever the reason, it is not asked again and again.
                 sleep(PAUSE).await;
                 return false;
             }
-            Some(e) => {
+            Err(e) => {
                 tracing::error!(replay = %self.id, "calls of a replay cannot be recorded: {e}");
                 self.ended.splice(0..0, results);
                 sleep(PAUSE).await;
                 return true;
             }
-        }
+        };
         self.recorded.1 = cursor;
-        self.course.recorded(results.iter().map(|ended| ended.finished.call));
-        // What the ledger decided about failures is in the row.
-        self.is_stale = self.is_stale || self.course.is_held_up();
+        self.course.recorded(results.iter().map(|ended| ended.finished.call), &deferred);
+        // A failure may have stopped the replay.
+        self.is_stale = self.is_stale || results.iter().any(|ended| !is_over(ended));
         !done
     }
 }

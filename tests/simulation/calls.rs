@@ -59,10 +59,16 @@ impl Calls {
                 let name = (e.account.clone(), e.endpoint.clone());
                 let removing = self.endpoints.get(&name).is_some_and(|endpoint| endpoint.removing);
                 assert!(!removing, "an endpoint that goes is not changed");
-                let (settings, disabled, failures) = (e.settings.clone(), false, 0);
-                let (since, failing) = (None, None);
-                let endpoint = Endpoint { settings, removing, disabled, failures, since, failing };
-                self.endpoints.insert(name, endpoint);
+                let was_disabled = self.endpoints.get(&name).is_some_and(|endpoint| endpoint.disabled);
+                assert!(was_disabled || !e.stays_disabled, "only what is disabled stays so");
+                let settings = e.settings.clone();
+                let anew = Endpoint { settings, removing, disabled: false, failures: 0, since: None, failing: None };
+                let endpoint = self.endpoints.entry(name).or_insert_with(|| anew.clone());
+                if e.stays_disabled {
+                    endpoint.settings = anew.settings;
+                } else {
+                    *endpoint = anew;
+                }
             }
             Event::EndpointDisabled(e) => {
                 let endpoint = self.endpoint(&e.account, &e.endpoint);

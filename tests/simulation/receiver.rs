@@ -110,7 +110,7 @@ impl World {
             retry: dice.some(70, |d| RetrySchedule { waits_s: d.list(0, 5, |d| 1 + d.below(600)) }),
             keep_s: dice.some(70, |d| d.one_of(&[0, 300, 3600])),
             concurrency_max: dice.some(50, |d| 1 + d.below(4)),
-            disabled: Some(dice.percent(15)),
+            disabled: dice.some(70, |d| d.percent(15)),
             ..EndpointChange::default()
         };
         let command = ConfigureEndpoint { account, endpoint, create, change, by: by() };
@@ -257,7 +257,8 @@ impl World {
         }
         let done = found.len() < 5;
         let cursor = if done { before } else { found.last().map_or(before, |call| calls::after(call.call)) };
-        let command = AdvanceReplay { replay: row.replay, cursor, results, texts: texts(), done };
+        let failed_before = BTreeMap::new();
+        let command = AdvanceReplay { replay: row.replay, cursor, results, failed_before, texts: texts(), done };
         self.must(Command::AdvanceReplay(command));
     }
 

@@ -115,12 +115,16 @@ impl EndpointSettings {
     }
 }
 
-/// An endpoint was added or changed. One that was disabled by the program begins anew.
+/// An endpoint was added or changed. One that was failing begins anew, and so does one that the program had disabled, unless it
+/// stays so.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointConfigured {
     pub account: AccountName,
     pub endpoint: EndpointName,
     pub settings: EndpointSettings,
+    /// The program had disabled it, and nobody said that it is to be enabled.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stays_disabled: bool,
     pub by: Author,
 }
 fact!(EndpointConfigured);

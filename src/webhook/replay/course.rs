@@ -1,10 +1,12 @@
 //! The order of a replay: which call may go, which is tried again and when, and how far all is done. Pure.
 //!
 //! Calls about one delivery follow each other; those about different ones do not wait for each other. One that fails holds the
-//! cursor, and what was found behind it goes on as far as the window reaches.
+//! cursor, and what was found behind it goes on as far as the window reaches. Every call that fails is tried again at a time of its
+//! own; after a start only the first of them has one, and the others begin anew.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
+use postledger_events::command::DeferredCall;
 use postledger_events::fact::call::CallRef;
 use postledger_events::id::DeliveryId;
 use postledger_events::time::Timestamp;
@@ -70,6 +72,8 @@ struct Entry {
     at: At,
     delivery: Option<DeliveryId>,
     body: Option<Written>,
+    /// Attempts that failed.
+    failed: u32,
 }
 
 pub struct Course {
@@ -82,11 +86,13 @@ pub struct Course {
     /// What has not ended, by delivery; only the first may go.
     lanes: HashMap<DeliveryId, VecDeque<CallRef>>,
     ready: BTreeSet<CallRef>,
-    failed: BTreeSet<CallRef>,
+    /// With the times at which it is tried again.
+    failed: BTreeSet<(Timestamp, CallRef)>,
     /// In a row.
     failures: u32,
     /// While all fails, the only call that may go.
     probe: Option<CallRef>,
+    /// What held it up before this program started, until that call is the first of its lane.
     trouble: Option<Trouble>,
     /// Of all bodies that are ready.
     bytes: usize,
@@ -124,21 +130,32 @@ impl Course {
                 lane.len() == 1
             });
             self.bytes += body.bytes();
-            self.window.insert(call, Entry { at: At::Waiting, delivery, body: Some(body) });
-            if is_first && self.trouble_of(call).is_some() {
-                // It was held up before this program started, and still is.
-                self.set(call, At::Failed);
-                self.failed.insert(call);
-            } else if is_first {
-                self.ready.insert(call);
+            self.window.insert(call, Entry { at: At::Waiting, delivery, body: Some(body), failed: 0 });
+            if is_first {
+                self.comes_first(call);
             }
+        }
+    }
+
+    /// Nothing is before it in its lane: it may go, unless the ledger has given it a time before this program started.
+    fn comes_first(&mut self, call: CallRef) {
+        match self.trouble.take_if(|trouble| trouble.call == call) {
+            Some(trouble) => self.defer(DeferredCall { call, attempt: trouble.last.attempt, next: trouble.next }),
+            None => _ = self.ready.insert(call),
+        }
+    }
+
+    fn defer(&mut self, DeferredCall { call, attempt, next }: DeferredCall) {
+        if let Some(entry) = self.window.get_mut(&call) {
+            (entry.at, entry.failed) = (At::Failed, attempt);
+            self.failed.insert((next, call));
         }
     }
 
     /// Whether there is a call to make.
     pub fn has_next(&mut self, now: Timestamp) -> bool {
         self.try_again(now);
-        if self.is_failing() { self.probe.is_some() } else { !self.ready.is_empty() }
+        self.is_ready()
     }
 
     /// The next call to make.
@@ -148,27 +165,34 @@ impl Course {
         entry.at = At::Running;
         let body = entry.body.take();
         self.bytes -= body.as_ref().map_or(0, Written::bytes);
-        let before = self.trouble_of(call).map_or(0, |trouble| trouble.last.attempt);
-        Some(Next { call, attempt: before + 1, body })
+        Some(Next { call, attempt: entry.failed + 1, body })
     }
 
-    fn trouble_of(&self, call: CallRef) -> Option<&Trouble> {
-        self.trouble.as_ref().filter(|trouble| trouble.call == call)
+    /// Attempts of a call that failed before the one that is under way, or has ended and is not recorded.
+    pub fn failed_before(&self, call: CallRef) -> u32 {
+        self.window.get(&call).map_or(0, |entry| entry.failed)
     }
 
-    /// What failed is tried again together with the first of it, whose time the ledger has set. While all fails, only the first.
+    /// What failed is tried again when its own time has come. While all fails, only the first.
     fn try_again(&mut self, now: Timestamp) {
-        if self.trouble.as_ref().is_some_and(|trouble| trouble.next > now) {
-            return;
-        }
         if !self.is_failing() {
-            for call in std::mem::take(&mut self.failed) {
+            while let Some((_, call)) = self.failed.first().copied().filter(|(next, _)| *next <= now) {
+                self.failed.pop_first();
                 self.set(call, At::Waiting);
                 self.ready.insert(call);
             }
-        } else if self.probe.is_none() && !self.is_running() {
-            self.probe = self.failed.pop_first();
+        } else if self.probe.is_none()
+            && !self.is_running()
+            && let Some(first) = self.first_failed().filter(|(next, _)| *next <= now)
+        {
+            self.failed.remove(&first);
+            self.probe = Some(first.1);
         }
+    }
+
+    /// In the order of the ledger.
+    fn first_failed(&self) -> Option<(Timestamp, CallRef)> {
+        self.failed.iter().min_by_key(|(_, call)| *call).copied()
     }
 
     /// A call has ended; `ok`: it need not be made again.
@@ -186,8 +210,8 @@ impl Course {
         let Some(delivery) = self.window.get(&call).and_then(|entry| entry.delivery) else { return };
         let Some(lane) = self.lanes.get_mut(&delivery) else { return };
         lane.pop_front();
-        match lane.front() {
-            Some(next) => _ = self.ready.insert(*next),
+        match lane.front().copied() {
+            Some(next) => self.comes_first(next),
             None => _ = self.lanes.remove(&delivery),
         }
     }
@@ -205,18 +229,26 @@ impl Course {
     }
 
     /// They are written down: what has failed has its time from now on.
-    pub fn recorded(&mut self, calls: impl Iterator<Item = CallRef>) {
+    pub fn recorded(&mut self, calls: impl Iterator<Item = CallRef>, deferred: &[DeferredCall]) {
+        for deferred in deferred {
+            if self.is_at(deferred.call, At::Failing) {
+                self.defer(*deferred);
+            }
+        }
         for call in calls {
             if self.is_at(call, At::Failing) {
-                self.set(call, At::Failed);
-                self.failed.insert(call);
+                // It stops the replay. Should somebody resume that at once, the call begins anew.
+                self.defer(DeferredCall { call, attempt: 0, next: Timestamp::EPOCH });
             }
         }
     }
 
-    /// What the ledger says about the first call that failed.
-    pub fn set_trouble(&mut self, trouble: Option<Trouble>) {
-        self.trouble = trouble;
+    /// The replay was stopped and resumed: what has failed may go at once, with all attempts before it again.
+    pub fn begin_anew(&mut self) {
+        (self.trouble, self.failures) = (None, 0);
+        self.window.values_mut().for_each(|entry| entry.failed = 0);
+        let failed = std::mem::take(&mut self.failed).into_iter().map(|(_, call)| call).chain(self.probe.take());
+        self.failed = failed.map(|call| (Timestamp::EPOCH, call)).collect();
     }
 
     /// All before this is done.
@@ -229,21 +261,19 @@ impl Course {
         self.is_read && self.window.is_empty()
     }
 
-    /// Whether something is held up by a failure that a record tells of.
-    pub fn is_held_up(&self) -> bool {
-        !self.failed.is_empty()
-    }
-
-    /// When what has failed is tried again.
+    /// When something that has failed is tried again.
     pub fn next_try(&self) -> Option<Timestamp> {
+        if !self.is_failing() {
+            return self.failed.first().map(|(next, _)| *next);
+        }
         // While all fails, the end of the call that is under way comes first.
-        let waits = self.is_held_up() && !(self.is_failing() && self.is_running());
-        self.trouble.as_ref().filter(|_| waits).map(|trouble| trouble.next)
+        let waits = self.probe.is_none() && !self.is_running();
+        self.first_failed().filter(|_| waits).map(|(next, _)| next)
     }
 
     /// Something may go now, but for limits.
     pub fn is_ready(&self) -> bool {
-        !self.is_failing() && !self.ready.is_empty()
+        if self.is_failing() { self.probe.is_some() } else { !self.ready.is_empty() }
     }
 
     fn is_failing(&self) -> bool {
@@ -308,18 +338,27 @@ mod tests {
         facts.iter().for_each(|fact| course.ended(call(*fact), ok));
     }
 
-    /// Writes down what has ended; answers the cursor that the record has.
-    fn record(course: &mut Course, facts: &[u64], trouble: Option<(u64, u32, u64)>) -> u64 {
+    /// Writes down what has ended, and what of it is tried again: fact, attempt, and in how many seconds. Answers the cursor that the
+    /// record has.
+    fn record(course: &mut Course, facts: &[u64], deferred: &[(u64, u32, u64)]) -> u64 {
         course.recording(facts.iter().copied().map(call));
         let cursor = course.cursor().fact.0;
-        course.recorded(facts.iter().copied().map(call));
-        course.set_trouble(trouble.map(|(fact, attempt, in_s)| held_up(fact, attempt, in_s)));
+        let deferred = deferred.iter().map(|(fact, attempt, in_s)| DeferredCall {
+            call: call(*fact),
+            attempt: *attempt,
+            next: later(*in_s),
+        });
+        course.recorded(facts.iter().copied().map(call), &deferred.collect::<Vec<DeferredCall>>());
         cursor
+    }
+
+    fn later(in_s: u64) -> Timestamp {
+        NOW + Duration::from_secs(in_s)
     }
 
     fn held_up(fact: u64, attempt: u32, in_s: u64) -> Trouble {
         let last = LastAttempt { attempt, started: NOW, took_us: 1, status: 500, response: None, error: None };
-        Trouble { call: call(fact), last, next: NOW + Duration::from_secs(in_s) }
+        Trouble { call: call(fact), last, next: later(in_s) }
     }
 
     #[test]
@@ -328,12 +367,12 @@ mod tests {
         assert_eq!(go(&mut course, NOW), [10, 11, 14]);
         end(&mut course, &[14, 10], true);
         assert_eq!(go(&mut course, NOW), [12]);
-        assert_eq!(record(&mut course, &[10, 14], None), 11);
+        assert_eq!(record(&mut course, &[10, 14], &[]), 11);
         end(&mut course, &[12, 11], true);
         assert_eq!(go(&mut course, NOW), [13]);
-        assert_eq!(record(&mut course, &[12, 11], None), 13, "what was recorded before need not be waited for");
+        assert_eq!(record(&mut course, &[12, 11], &[]), 13, "what was recorded before need not be waited for");
         end(&mut course, &[13], true);
-        assert_eq!((record(&mut course, &[13], None), course.is_done()), (100, true));
+        assert_eq!((record(&mut course, &[13], &[]), course.is_done()), (100, true));
     }
 
     #[test]
@@ -343,16 +382,16 @@ mod tests {
         end(&mut course, &[10], false);
         end(&mut course, &[11], true);
         assert_eq!(go(&mut course, NOW), [13], "the failure waits for its record");
-        assert_eq!(record(&mut course, &[10, 11], Some((10, 3, 60))), 10);
+        assert_eq!(record(&mut course, &[10, 11], &[(10, 3, 60)]), 10);
         end(&mut course, &[13], true);
         assert_eq!(go(&mut course, NOW), NOTHING);
-        assert_eq!(course.next_try(), Some(NOW + Duration::from_secs(60)));
-        assert!(course.has_next(NOW + Duration::from_secs(60)));
+        assert_eq!(course.next_try(), Some(later(60)));
+        assert!(course.has_next(later(60)));
         let again = course.next().unwrap();
         assert_eq!((again.call, again.attempt, again.body.is_none()), (call(10), 4, true));
         end(&mut course, &[10], true);
         assert_eq!(go(&mut course, NOW), [12]);
-        assert_eq!((record(&mut course, &[13, 10], None), course.is_done()), (12, false));
+        assert_eq!((record(&mut course, &[13, 10], &[]), course.is_done()), (12, false));
     }
 
     #[test]
@@ -363,19 +402,71 @@ mod tests {
         end(&mut course, &first, false);
         assert_eq!(go(&mut course, NOW), NOTHING);
         assert_eq!((course.wants(), course.bytes), (None, 0));
-        assert_eq!(record(&mut course, &first, Some((10, 1, 60))), 10);
-        let later = NOW + Duration::from_secs(60);
-        assert_eq!(course.next_try(), Some(later));
-        assert_eq!(go(&mut course, later), [10]);
+        let deferred: Vec<(u64, u32, u64)> = first.iter().map(|fact| (*fact, 1, 60)).collect();
+        assert_eq!(record(&mut course, &first, &deferred), 10);
+        assert_eq!(course.next_try(), Some(later(60)));
+        assert_eq!(go(&mut course, later(60)), [10]);
         assert_eq!(course.next_try(), None, "nobody looks again and again while it is under way");
         end(&mut course, &[10], false);
-        assert_eq!(record(&mut course, &[10], Some((10, 2, 180))), 10);
-        assert_eq!(go(&mut course, later), NOTHING);
-        let later = NOW + Duration::from_secs(180);
-        assert_eq!(go(&mut course, later), [10]);
+        assert_eq!(record(&mut course, &[10], &[(10, 2, 180)]), 10);
+        assert_eq!(go(&mut course, later(60)), NOTHING, "the others wait with the first");
+        assert_eq!(course.next_try(), Some(later(180)));
+        assert_eq!(go(&mut course, later(180)), [10]);
         end(&mut course, &[10], true);
-        assert_eq!(record(&mut course, &[10], None), 11);
-        assert_eq!(go(&mut course, later), (11..40).collect::<Vec<u64>>());
+        assert_eq!(record(&mut course, &[10], &[]), 11);
+        assert_eq!(go(&mut course, later(180)), (11..40).collect::<Vec<u64>>());
+    }
+
+    #[test]
+    fn a_failed_call_is_not_made_again_before_its_own_time() {
+        let mut course = course(&[(10, 1), (11, 2), (12, 3), (13, 4)]);
+        assert_eq!(go(&mut course, NOW), [10, 11, 12, 13]);
+        end(&mut course, &[11, 12], false);
+        end(&mut course, &[13], true);
+        assert_eq!(record(&mut course, &[11, 12, 13], &[(11, 1, 60), (12, 1, 3600)]), 10);
+        assert_eq!((go(&mut course, later(59)).len(), course.next_try()), (0, Some(later(60))));
+        assert_eq!(go(&mut course, later(60)), [11], "the other one has asked for more time");
+        assert_eq!(course.next_try(), Some(later(3600)));
+        end(&mut course, &[11], false);
+        assert_eq!(record(&mut course, &[11], &[(11, 2, 180)]), 10);
+        assert_eq!(go(&mut course, later(179)), NOTHING, "also while the first call of all still runs");
+        assert_eq!(go(&mut course, later(180)), [11]);
+        end(&mut course, &[10, 11], true);
+        assert_eq!(record(&mut course, &[10, 11], &[]), 12);
+        assert_eq!(go(&mut course, later(3599)), NOTHING);
+        assert_eq!(go(&mut course, later(3600)), [12]);
+    }
+
+    #[test]
+    fn attempts_are_counted_for_each_failed_call() {
+        let mut course = course(&[(10, 1), (11, 2), (12, 3)]);
+        assert_eq!(go(&mut course, NOW), [10, 11, 12]);
+        end(&mut course, &[10, 11], false);
+        assert_eq!(record(&mut course, &[10, 11], &[(10, 1, 600), (11, 1, 60)]), 10);
+        for attempt in 2..5 {
+            let now = later(60 * u64::from(attempt - 1));
+            assert!(course.has_next(now));
+            let again = course.next().unwrap();
+            assert_eq!((again.call, again.attempt), (call(11), attempt));
+            end(&mut course, &[11], false);
+            assert_eq!(course.failed_before(call(11)), attempt - 1);
+            record(&mut course, &[11], &[(11, attempt, 60 * u64::from(attempt))]);
+        }
+        assert_eq!([10, 11, 12].map(|fact| course.failed_before(call(fact))), [1, 4, 0]);
+    }
+
+    #[test]
+    fn what_was_resumed_begins_anew() {
+        let mut course = course(&[(10, 1), (11, 2), (12, 3)]);
+        assert_eq!(go(&mut course, NOW), [10, 11, 12]);
+        end(&mut course, &[10, 11], false);
+        // The first has used up its attempts.
+        assert_eq!(record(&mut course, &[10, 11], &[(11, 1, 60)]), 10);
+        course.begin_anew();
+        let again: Vec<(u64, u32)> = std::iter::from_fn(|| course.has_next(NOW).then(|| course.next().unwrap()))
+            .map(|next| (next.call.fact.0, next.attempt))
+            .collect();
+        assert_eq!(again, [(10, 1), (11, 1)]);
     }
 
     #[test]
@@ -384,7 +475,21 @@ mod tests {
         let found = |fact| Found { call: call(fact), delivery: None, body: Written::Forgotten };
         course.found(vec![found(11), found(12)], call(13), true);
         assert_eq!(go(&mut course, NOW), [12]);
-        assert_eq!(go(&mut course, NOW + Duration::from_secs(60)), [11]);
+        assert_eq!(course.next_try(), Some(later(60)));
+        assert!(course.has_next(later(60)));
+        let again = course.next().unwrap();
+        assert_eq!((again.call, again.attempt), (call(11), 3));
+    }
+
+    #[test]
+    fn what_held_a_replay_up_waits_also_behind_others_of_its_delivery() {
+        let mut course = Course::new(call(10), Some(held_up(11, 2, 60)));
+        let found = |fact| Found { call: call(fact), delivery: Some(DeliveryId(1)), body: Written::Forgotten };
+        course.found(vec![found(10), found(11)], call(12), true);
+        assert_eq!(go(&mut course, NOW), [10]);
+        end(&mut course, &[10], true);
+        assert_eq!(go(&mut course, later(59)), NOTHING);
+        assert_eq!(go(&mut course, later(60)), [11]);
     }
 
     #[test]

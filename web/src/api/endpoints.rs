@@ -110,6 +110,8 @@ pub struct Settings {
     pub timeout_s: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep_s: Option<u64>,
+    /// Call nothing, and queue what happens. `false` also enables an endpoint that was disabled because it answered 410 or failed for
+    /// five days; no other change does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disabled: Option<bool>,
 }
