@@ -39,17 +39,17 @@ check:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps
-	$(CARGO) test --locked --test promises -- boundaries:: events_doc:: openapi::the_document
+	$(CARGO) test --locked --workspace --test promises -- boundaries:: events_doc:: openapi::the_document
 
 # Breaks the ledger on purpose and prints one table; see docs/proof.md. Needs root, loop devices and ext4 for the power cuts.
 crash:
 	POSTLEDGER_CRASH_ROUNDS=$(N) $(if $(SEED),POSTLEDGER_TEST_SEED=$(SEED)) \
-		$(CARGO) test --locked --test promises -- crash:: --nocapture --test-threads=1
+		$(CARGO) test --locked --workspace --test promises -- crash:: --nocapture --test-threads=1
 
 # New worlds for a minute; SECONDS=600 for longer, SEED=7 for one world again. See docs/proof.md.
 simulate:
 	$(if $(SEED),SEED=$(SEED),SECONDS=$(SECONDS)) \
-		$(CARGO) test --locked --profile simulate --test promises -- simulation::as_asked --exact --nocapture
+		$(CARGO) test --locked --workspace --profile simulate --test promises -- simulation::as_asked --exact --nocapture
 
 # Bytes from outside, made up for a minute for each reader of them. It installs cargo-fuzz and a nightly toolchain if there are none.
 # What it finds is in fuzz/artifacts; put it into fuzz/seeds, and the tests have it from then on.
