@@ -268,8 +268,8 @@ mod tests {
 
     /// The words of an example, up to what it says about itself and to where its output goes.
     fn words(example: &str) -> Vec<String> {
-        let example = example.trim().replace("\\\n", " ");
-        let end = [" > ", " >> ", " | ", "   "].into_iter().filter_map(|mark| example.find(mark)).min();
+        let example = example.trim();
+        let end = [" > ", " >> ", " | ", "  "].into_iter().filter_map(|mark| example.find(mark)).min();
         let parts = example[..end.unwrap_or(example.len())].split('"').enumerate();
         let words = parts.flat_map(|(n, part)| match n % 2 {
             0 => part.split_whitespace().map(str::to_owned).collect(),
@@ -287,7 +287,7 @@ mod tests {
             let examples =
                 help.strip_prefix("Examples:\n").unwrap_or_default().split("\n\n").next().unwrap_or_default();
             assert!(!examples.is_empty(), "{} has no example", command.get_name());
-            for example in examples.replace("\\\n", " ").lines() {
+            for example in examples.replace("\\\n      ", "").lines() {
                 let parsed = Cli::try_parse_from(words(example));
                 assert!(parsed.is_ok(), "{example}: {}", parsed.err().map(|e| e.to_string()).unwrap_or_default());
             }
