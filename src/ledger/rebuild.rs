@@ -22,7 +22,7 @@ use super::{Options, Shared};
 /// Records after which progress is shown.
 const STEP_RECORDS: u64 = 10_000;
 /// Lines that are read and decoded at once, by their size: single records may be large.
-const PART_BYTES: usize = 512 * 1024;
+const PART_BYTES: usize = 128 * 1024;
 /// How many of these may be read ahead of the folding.
 const PARTS_AHEAD: usize = 4;
 /// What is left for the writer, which folds it between two batches.
