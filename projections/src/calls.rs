@@ -624,7 +624,7 @@ fn attempted(record: &Record, e: &CallsAttempted, rows: &mut dyn RowsMut) -> Res
                 (row.due, row.attempts) = (next, result.attempt);
             })?,
             CallOutcome::Deferred(_) => {}
-            CallOutcome::Delivered => ending.end(rows, result.call, CallState::Delivered)?,
+            CallOutcome::Delivered => ending.deliver(rows, result.call)?,
             CallOutcome::Failed(why) => ending.end(rows, result.call, CallState::Failed(why))?,
         }
     }
@@ -695,7 +695,8 @@ fn new_replay(record: &Record, e: &ReplayStarted) -> ReplayRow {
 fn advanced(record: &Record, e: &ReplayAdvanced, rows: &mut dyn RowsMut) -> Result<(), Error> {
     let mut ending = Ending::new(Of { account: &e.account, endpoint: &e.endpoint }, record);
     for result in e.results.iter().filter(|result| result.outcome == CallOutcome::Delivered) {
-        ending.deliver(rows, result, e.personal.as_ref())?;
+        ending.of.change(rows, result.call, |row| note(row, result, e.personal.as_ref(), record.seq))?;
+        ending.deliver(rows, result.call)?;
     }
     ending.file(rows);
     change_replay(rows, record, e.replay, |row| {
@@ -762,15 +763,15 @@ impl<'a> Ending<'a> {
         Ok(())
     }
 
-    /// It arrived outside of its own attempts.
-    fn deliver(&mut self, rows: &mut dyn RowsMut, result: &CallResult, texts: Option<&CallTexts>) -> Result<(), Error> {
-        let Some(mut row) = self.of.call(rows, result.call)? else { return Ok(()) };
-        note(&mut row, result, texts, self.seq);
-        if !row.state.is_open() {
-            row.state = CallState::Delivered;
+    /// It arrived, whatever became of it before: it may have been canceled under way, or have failed and been told by a replay.
+    fn deliver(&mut self, rows: &mut dyn RowsMut, call: CallRef) -> Result<(), Error> {
+        let Some(mut row) = self.of.call(rows, call)? else { return Ok(()) };
+        if row.state.is_open() {
+            return self.end(rows, call, CallState::Delivered);
         }
-        write(rows, TABLE, self.of.call_key(b'c', result.call), &row);
-        self.end(rows, result.call, CallState::Delivered)
+        row.state = CallState::Delivered;
+        write(rows, TABLE, self.of.call_key(b'c', call), &row);
+        Ok(())
     }
 
     fn file(self, rows: &mut dyn RowsMut) {

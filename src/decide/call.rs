@@ -27,7 +27,8 @@ const FAILING_MAX: Duration = Duration::from_secs(5 * 24 * 3600);
 const RETRY_AFTER_S_MAX: u32 = 24 * 3600;
 const GONE_410: u16 = 410;
 
-/// Decides what the end of calls means. Calls that have ended meanwhile keep the outcome they have.
+/// Decides what the end of calls means. One that was canceled while it was under way, or was delivered by a replay, is told of as well;
+/// there is no attempt after it.
 pub fn finish(c: &FinishCalls, rows: &dyn Rows, policy: &Policy, moment: Moment) -> Result<Decision, Refusal> {
     check_count(c.results.len())?;
     let row = endpoint::find(rows, &c.account, &c.endpoint)?;
@@ -41,8 +42,11 @@ pub fn finish(c: &FinishCalls, rows: &dyn Rows, policy: &Policy, moment: Moment)
             continue;
         }
         let call = calls::call(rows, &c.account, &c.endpoint, finished.call).map_err(damaged)?;
-        let Some(call) = call.filter(|call| call.state.is_open()) else { continue };
-        let result = Verdict { row: &row, state: &state, policy, now: moment.now }.of(finished, call.attempts + 1);
+        let Some(call) = call.filter(|call| call.state.is_open() || is_late(call, finished)) else { continue };
+        let mut result = Verdict { row: &row, state: &state, policy, now: moment.now }.of(finished, call.attempts + 1);
+        if !call.state.is_open() && matches!(result.outcome, CallOutcome::Deferred(_)) {
+            result.outcome = CallOutcome::Failed(CallFailure::Exhausted);
+        }
         state.take(&result, moment.now);
         if result.outcome == CallOutcome::Failed(CallFailure::Gone) {
             gone = gone.or(Some(result.call.fact));
@@ -61,6 +65,13 @@ pub fn finish(c: &FinishCalls, rows: &dyn Rows, policy: &Policy, moment: Moment)
     let why = gone.map(Disabling::Gone).or(long.map(Disabling::FailingSince));
     decision.events.extend(why.filter(|_| !was_disabled).map(|why| disabled(&c.account, &c.endpoint, why)));
     Ok(decision)
+}
+
+/// The call ended otherwise while it was under way, and this is no attempt that was told before.
+fn is_late(call: &CallRow, finished: &FinishedCall) -> bool {
+    let is_told = call.last.as_ref().is_some_and(|last| last.started >= finished.started);
+    let ended_otherwise = matches!(call.state, CallState::Canceled(_) | CallState::Delivered);
+    ended_otherwise && !is_told && finished.reply != CallReply::Forgotten
 }
 
 pub fn disabled(account: &AccountName, endpoint: &EndpointName, why: Disabling) -> Event {
@@ -352,6 +363,27 @@ mod tests {
         assert_eq!(ledger.due(), [(12, 0), (11, 180)]);
         let again = ledger.finish(10, status(200)).unwrap_err();
         assert_eq!(again.to_string(), "there is no call 10/0 that is open");
+    }
+
+    #[test]
+    fn what_was_canceled_under_way_is_told_of_and_goes_no_further() {
+        let check = |reply: CallReply, outcome_expected: CallOutcome, state: CallState| {
+            let mut ledger = Ledger::new(&[60]);
+            let (account, endpoint) = names();
+            let (calls, why, by) = (vec![call_of(10)], Canceling::Person, Author::program());
+            ledger.append(CallsCanceled { account, endpoint, calls, why, job: None, by }.into());
+            assert_eq!(outcome(&ledger.finish(10, reply).unwrap()), outcome_expected);
+            let (account, endpoint) = names();
+            let row = calls::call(&ledger.rows, &account, &endpoint, call_of(10)).unwrap().unwrap();
+            assert_eq!((row.state, row.last.is_some(), row.records.len()), (state, true, 1));
+            assert_eq!(ledger.due(), [(11, 0), (12, 0)]);
+            let again = ledger.finish(10, reply).unwrap_err();
+            assert_eq!(again.to_string(), "there is no call 10/0 that is open", "it is told once");
+        };
+        check(status(200), CallOutcome::Delivered, CallState::Delivered);
+        let canceled = CallState::Canceled(Canceling::Person);
+        check(status(500), CallOutcome::Failed(CallFailure::Exhausted), canceled);
+        check(CallReply::Unanswered, CallOutcome::Failed(CallFailure::Exhausted), canceled);
     }
 
     #[test]

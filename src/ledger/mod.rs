@@ -74,8 +74,8 @@ pub const BODY_LARGE_BYTES: u64 = 1024 * 1024;
 /// Records of one segment of the log.
 const SEGMENT_RECORDS_MAX: u64 = 4_000_000;
 /// What a rebuild holds in memory before it stores it. 300,000 records took 5.1 s in chunks of 1 MiB, 3.9 s of 8 and 3.3 s
-/// of 64.
-const REBUILD_CHUNK_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// of 64, with which 10 million took 513 MiB at their height.
+const REBUILD_CHUNK_BYTES_MAX: usize = 48 * 1024 * 1024;
 /// Blocks of the engine that are kept in memory.
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;
 /// From the end of one round over the whole ledger to the next.

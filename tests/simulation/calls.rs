@@ -247,17 +247,25 @@ impl Calls {
     fn attempted(&mut self, name: &Name, result: &CallResult, at: Timestamp) {
         let key = (name.clone(), result.call);
         let (call, endpoint) = (self.calls[&key].clone(), self.endpoints[name].clone());
-        assert!(call.state.is_open(), "{key:?} was not to be made: {call:?}");
+        // It may have ended otherwise while it was under way.
+        let is_open = call.state.is_open();
+        assert!(!matches!(call.state, CallState::Failed(_)), "{key:?} was not to be made: {call:?}");
         assert_eq!(result.attempt, call.attempts + 1, "attempts of {key:?} are numbered one by one");
         let failing = endpoint.failing.is_some_and(|failing| result.started >= failing);
         assert_eq!(result.probe, failing, "{key:?} probes a failing endpoint: {endpoint:?}");
         let waits = &endpoint.settings.retry.waits_s;
         let failed = match result.outcome {
             CallOutcome::Delivered => {
-                self.end(&key, CallState::Delivered, at);
+                if is_open {
+                    self.end(&key, CallState::Delivered, at);
+                } else {
+                    self.touch(&key).state = CallState::Delivered;
+                }
                 false
             }
+            CallOutcome::Failed(CallFailure::Exhausted | CallFailure::Gone) if !is_open => true,
             CallOutcome::Deferred(next) => {
+                assert!(is_open, "there is no attempt of {key:?} after its end");
                 assert!(next >= at, "{key:?} is due in the past");
                 if !result.probe {
                     let wait = waits.get(result.attempt as usize - 1).expect("there was another attempt");
