@@ -265,7 +265,9 @@ fn rebuild_tables(writer: &mut Writer, options: &Options) -> Result<Vec<Target>,
         Arc::make_mut(&mut writer.view).tables[target.projection.table as usize] = Some(view);
     }
     rebuild::replay(&mut now, &writer.shared.snapshot(), options.rebuild_chunk_bytes_max, &mut |progress| {
-        progress.map(|progress| (options.progress)(progress));
+        if let Some(progress) = progress {
+            (options.progress)(progress);
+        }
         true
     })?;
     writer.adopt(now)?;
