@@ -22,7 +22,7 @@ use postledger_projections::calls::{self, CallRow, CallState, EndpointRow, Repla
 use postledger_projections::deliveries::{self, Due};
 use postledger_projections::{Error, Rows, mailboxes, suppressions};
 
-use super::call_walk::{CallPlace, walk as walk_calls};
+use super::call_walk::{CallPlace, Part, walk as walk_calls};
 use super::queue::Changes;
 use super::{Decision, Moment, access, call, damaged, endpoint, replay};
 
@@ -226,9 +226,21 @@ impl Step {
         let first = filter.from.map_or(calls::FIRST, |fact| CallRef { fact, place: 0 });
         let before = filter.to.map_or(calls::LAST, |fact| CallRef { fact: fact.next(), place: 0 });
         let part = walk_calls(endpoints, Place::parse(&job.cursor).of_call(), (first, before), rows)?;
+        self.change_calls(job, part, action, |row, changes| changes.add(row, filter, moment));
+        Ok(())
+    }
+
+    /// Changes what `add` takes in of a part of a walk, and goes on or finishes.
+    fn change_calls(
+        &mut self,
+        job: &JobRow,
+        part: Part,
+        action: CallAction,
+        add: impl Fn(&CallRow, &mut call::Changes),
+    ) {
         for (endpoint, found) in part.found {
             let mut changes = call::Changes::new(action, Some(job.job), job.by.clone());
-            found.iter().for_each(|row| changes.add(row, filter, moment));
+            found.iter().for_each(|row| add(row, &mut changes));
             self.affected += changes.affected();
             changes.decide(&endpoint.account, &endpoint.endpoint, &mut self.decision);
         }
@@ -236,7 +248,6 @@ impl Step {
             Some(next) => self.advance(job, Place::Calls(next)),
             None => self.finish(job),
         }
-        Ok(())
     }
 
     fn remove_endpoint(
@@ -330,17 +341,11 @@ impl Step {
         };
         let held = CallFilter { phases: vec![CallPhase::Held], ..CallFilter::default() };
         let part = walk_calls(endpoints, place.of_call(), (calls::FIRST, calls::LAST), rows)?;
-        for (endpoint, found) in part.found {
-            let mut changes = call::Changes::new(CallAction::Retry, Some(job.job), job.by.clone());
-            let meant = found.iter().filter(|row| filter.message.is_none_or(|message| row.message == message));
-            meant.for_each(|row| changes.add(row, &held, moment));
-            self.affected += changes.affected();
-            changes.decide(&endpoint.account, &endpoint.endpoint, &mut self.decision);
-        }
-        match part.next {
-            Some(next) => self.advance(job, Place::Calls(next)),
-            None => self.finish(job),
-        }
+        self.change_calls(job, part, CallAction::Retry, |row, changes| {
+            if filter.message.is_none_or(|message| row.message == message) {
+                changes.add(row, &held, moment);
+            }
+        });
         Ok(())
     }
 
