@@ -1,7 +1,9 @@
 //! The closed list of all kinds of facts.
 
-use serde::de::DeserializeOwned;
-use serde_json::value::RawValue;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use crate::fact::access::*;
 use crate::fact::account::*;
@@ -66,17 +68,25 @@ macro_rules! events {
                 }
             }
 
-            /// `None`: no such kind and version.
-            pub(crate) fn decode(
-                kind: &str,
-                version: u32,
-                data: &RawValue,
-                personal: Option<&RawValue>,
-            ) -> Option<Result<Event, serde_json::Error>> {
-                match (kind, version) {
-                    $((stringify!($kind), $version) => Some(decode(data, personal).map(Event::$kind)),)*
-                    _ => None,
+        }
+
+        impl<'de> DeserializeSeed<'de> for Data<'_> {
+            type Value = Option<Event>;
+
+            fn deserialize<D: Deserializer<'de>>(self, data: D) -> Result<Option<Event>, D::Error> {
+                match (self.kind, self.version) {
+                    $((stringify!($kind), $version) => $kind::deserialize(data).map(|fact| Some(Event::$kind(fact))),)*
+                    _ => IgnoredAny::deserialize(data).map(|_| None),
                 }
+            }
+        }
+
+        impl Personal<'_> {
+            fn read<'de, A: MapAccess<'de>>(self, map: &mut A) -> Result<(), A::Error> {
+                match self.event {
+                    $(Event::$kind(fact) => fact.set_personal(map.next_value()?),)*
+                }
+                Ok(())
             }
         }
 
@@ -147,14 +157,37 @@ fn write_json<T: serde::Serialize>(out: &mut Vec<u8>, value: &T) {
     serde_json::to_writer(out, value).expect("facts hold only what JSON can say, and a Vec takes all");
 }
 
-fn decode<F: Fact>(data: &RawValue, personal: Option<&RawValue>) -> Result<F, serde_json::Error> {
-    let mut fact: F = from_raw(data)?;
-    if let Some(personal) = personal {
-        fact.set_personal(from_raw(personal)?);
-    }
-    Ok(fact)
+/// Reads `data` as a fact of this kind and version; `None`: there is no such kind and version.
+pub(crate) struct Data<'a> {
+    pub(crate) kind: &'a str,
+    pub(crate) version: u32,
 }
 
-fn from_raw<T: DeserializeOwned>(raw: &RawValue) -> Result<T, serde_json::Error> {
-    serde_json::from_str(raw.get())
+/// Reads the personal part of a fact, an object with its subject as the only name, into it.
+pub(crate) struct Personal<'a> {
+    pub(crate) event: &'a mut Event,
+}
+
+impl<'de> DeserializeSeed<'de> for Personal<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, personal: D) -> Result<(), D::Error> {
+        personal.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Personal<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the personal part by its subject")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        if map.next_key::<IgnoredAny>()?.is_some() {
+            self.read(&mut map)?;
+        }
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(())
+    }
 }

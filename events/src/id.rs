@@ -277,19 +277,14 @@ macro_rules! hexadecimal {
                     what: concat!(stringify!($bytes), " bytes in lower-case hexadecimal"),
                     text: s.chars().take(80).collect(),
                 };
-                let nibble = |b: u8| match b {
-                    b'0'..=b'9' => Ok(b - b'0'),
-                    b'a'..=b'f' => Ok(b - b'a' + 10),
-                    _ => Err(invalid()),
-                };
-                if s.len() != $bytes * 2 {
-                    return Err(invalid());
+                let digits: &[u8; $bytes * 2] = s.as_bytes().try_into().map_err(|_| invalid())?;
+                let (mut out, mut seen) = ([0u8; $bytes], 0);
+                for (byte, pair) in out.iter_mut().zip(digits.chunks_exact(2)) {
+                    let (high, low) = (NIBBLES[usize::from(pair[0])], NIBBLES[usize::from(pair[1])]);
+                    seen |= high | low;
+                    *byte = high << 4 | low;
                 }
-                let mut out = [0u8; $bytes];
-                for (byte, pair) in out.iter_mut().zip(s.as_bytes().chunks_exact(2)) {
-                    *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
-                }
-                Ok($name(out))
+                if seen > 15 { Err(invalid()) } else { Ok($name(out)) }
             }
         }
 
@@ -306,6 +301,17 @@ macro_rules! hexadecimal {
         }
     )*};
 }
+
+/// What a lower-case hexadecimal digit stands for; more than 15 for every other byte.
+const NIBBLES: [u8; 256] = {
+    let mut nibbles = [0xff; 256];
+    let mut n = 0;
+    while n < 16 {
+        nibbles[b"0123456789abcdef"[n] as usize] = n as u8;
+        n += 1;
+    }
+    nibbles
+};
 
 hexadecimal! {
     /// A SHA-256.

@@ -1,13 +1,15 @@
 //! Records: facts as they stand in the log, each one line of JSON that names the hash of the line before.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Write;
 
-use serde::Deserialize;
+use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use crate::event::Event;
+use crate::event::{self, Event};
 use crate::id::{Seq, Sha256};
 use crate::time::Timestamp;
 
@@ -51,19 +53,67 @@ impl Record {
     /// Reads a line that [`Record::encode`] or an older version of it wrote. Unknown fields are passed over (they stay in the
     /// line); an unknown kind is an error.
     pub fn decode(line: &[u8]) -> Result<Record, Error> {
-        let envelope = Envelope::decode(line)?;
-        let personal = envelope.personal.values().next().copied();
-        let event = match Event::decode(&envelope.kind, envelope.v, envelope.data, personal) {
-            Some(Ok(event)) => event,
-            Some(Err(e)) => return Err(Error::Damaged { seq: Some(envelope.seq), why: e.to_string() }),
-            None => {
-                let (kind, version) = (envelope.kind.into_owned(), envelope.v);
-                return Err(Error::UnknownKind { seq: envelope.seq, kind, version });
-            }
-        };
-        Ok(Record { seq: envelope.seq, at: envelope.at, prev: envelope.prev, event })
+        // Once for the whole line, not for each text in it.
+        let line = std::str::from_utf8(line).map_err(|e| Error::Damaged { seq: None, why: e.to_string() })?;
+        let mut seq = None;
+        let mut json = serde_json::Deserializer::from_str(line);
+        let read = json.deserialize_map(Reading { seq: &mut seq }).and_then(|read| json.end().map(|()| read));
+        read.unwrap_or_else(|e| Err(Error::Damaged { seq, why: e.to_string() }))
     }
 }
+
+/// Reads a line in one pass, which needs its members in the order that they are written in: the kind before the fact.
+struct Reading<'a> {
+    /// What is known of the line if the rest of it cannot be read.
+    seq: &'a mut Option<Seq>,
+}
+
+impl<'de> Visitor<'de> for Reading<'_> {
+    type Value = Result<Record, Error>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a record")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let (mut at, mut kind, mut v, mut prev) = (None, None, None, None);
+        let (mut event, mut unknown) = (None, None);
+        while let Some(Text(member)) = map.next_key()? {
+            match &*member {
+                "seq" => *self.seq = Some(map.next_value()?),
+                "at" => at = Some(map.next_value()?),
+                "kind" => kind = Some(map.next_value::<Text<'de>>()?.0),
+                "v" => v = Some(map.next_value()?),
+                "prev" => prev = Some(map.next_value()?),
+                "data" => {
+                    let kind = kind.as_deref().ok_or_else(|| A::Error::missing_field("kind"))?;
+                    let version = v.ok_or_else(|| A::Error::missing_field("v"))?;
+                    event = map.next_value_seed(event::Data { kind, version })?;
+                    unknown = event.is_none().then(|| (kind.to_owned(), version));
+                }
+                "personal" => match &mut event {
+                    Some(event) => map.next_value_seed(event::Personal { event })?,
+                    None => drop(map.next_value::<IgnoredAny>()?),
+                },
+                _ => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        let seq = self.seq.ok_or_else(|| A::Error::missing_field("seq"))?;
+        if let Some((kind, version)) = unknown {
+            return Ok(Err(Error::UnknownKind { seq, kind, version }));
+        }
+        Ok(Ok(Record {
+            seq,
+            at: at.ok_or_else(|| A::Error::missing_field("at"))?,
+            prev: prev.ok_or_else(|| A::Error::missing_field("prev"))?,
+            event: event.ok_or_else(|| A::Error::missing_field("data"))?,
+        }))
+    }
+}
+
+/// A text that is borrowed from the line where it can be.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// Where a line names its kind, behind its place and time.
 const KIND_WITHIN: usize = 128;
@@ -82,14 +132,14 @@ pub struct Envelope<'a> {
     pub seq: Seq,
     pub at: Timestamp,
     #[serde(borrow)]
-    pub kind: std::borrow::Cow<'a, str>,
+    pub kind: Cow<'a, str>,
     pub v: u32,
     pub prev: Sha256,
     #[serde(borrow)]
     pub data: &'a RawValue,
     /// By subject; `null` where it was forgotten.
     #[serde(borrow)]
-    pub personal: BTreeMap<std::borrow::Cow<'a, str>, &'a RawValue>,
+    pub personal: BTreeMap<Cow<'a, str>, &'a RawValue>,
 }
 
 impl<'a> Envelope<'a> {
