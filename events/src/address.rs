@@ -1,6 +1,7 @@
 //! Email addresses, parsed once: a value of these types is valid.
 
-use std::fmt;
+use std::borrow::Cow;
+use std::fmt::{self, Write};
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -70,8 +71,21 @@ impl fmt::Display for Localpart {
 
 /// RFC 5322 §3.2.3 atext, with the UTF8-non-ascii of RFC 6531 §3.3.
 fn is_atext(c: char) -> bool {
-    c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c) || (!c.is_ascii() && !c.is_control())
+    match u8::try_from(c) {
+        Ok(byte) if byte.is_ascii() => ATEXT[usize::from(byte)],
+        Ok(_) | Err(_) => !c.is_control(),
+    }
 }
+
+const ATEXT: [bool; 128] = {
+    let (mut atext, mut c) = ([false; 128], 0);
+    while c < 128 {
+        atext[c as usize] = matches!(c, b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-'
+            | b'/' | b'=' | b'?' | b'^'..=b'`' | b'{'..=b'~');
+        c += 1;
+    }
+    atext
+};
 
 /// A domain name in its ASCII (A-label) form, lower case; or an address literal in brackets (RFC 5321 §4.1.3).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -192,6 +206,13 @@ impl Address {
         !self.localpart.is_ascii()
     }
 
+    /// As it is displayed, into a text that does not have to grow: rows and records are full of them.
+    pub fn to_text(&self) -> String {
+        let mut text = String::with_capacity(self.localpart.0.len() + self.domain.0.len() + 3);
+        write!(text, "{self}").expect("a String takes all");
+        text
+    }
+
     /// With the domain in Unicode, for people.
     pub fn to_unicode(&self) -> String {
         format!("{}@{}", self.localpart, self.domain.to_unicode())
@@ -200,7 +221,9 @@ impl Address {
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}@{}", self.localpart, self.domain)
+        self.localpart.fmt(f)?;
+        f.write_str("@")?;
+        f.write_str(&self.domain.0)
     }
 }
 
@@ -213,7 +236,8 @@ impl FromStr for Address {
 
 impl Serialize for Address {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(self)
+        // Written once; `collect_str` writes it twice where a length comes first.
+        s.serialize_str(&self.to_text())
     }
 }
 
@@ -230,7 +254,7 @@ fn split(s: &str) -> Result<(Localpart, &str), Error> {
     Ok((Localpart::new(&decoded)?, rest))
 }
 
-fn dot_string(s: &str) -> Result<(String, &str), Error> {
+fn dot_string(s: &str) -> Result<(Cow<'_, str>, &str), Error> {
     let end = s.find('@').unwrap_or(s.len());
     let local = &s[..end];
     if local.is_empty() {
@@ -245,15 +269,15 @@ fn dot_string(s: &str) -> Result<(String, &str), Error> {
             return Err(Error::new(what));
         }
     }
-    Ok((local.to_owned(), &s[end..]))
+    Ok((Cow::Borrowed(local), &s[end..]))
 }
 
-fn quoted_string(s: &str) -> Result<(String, &str), Error> {
+fn quoted_string(s: &str) -> Result<(Cow<'_, str>, &str), Error> {
     let mut decoded = String::new();
     let mut chars = s.char_indices().skip(1);
     while let Some((at, c)) = chars.next() {
         match c {
-            '"' => return Ok((decoded, &s[at + 1..])),
+            '"' => return Ok((Cow::Owned(decoded), &s[at + 1..])),
             // RFC 5321 §4.1.2 quoted-pairSMTP: a backslash and one printable ASCII character or space.
             '\\' => match chars.next() {
                 Some((_, q @ ' '..='~')) => decoded.push(q),
@@ -321,6 +345,14 @@ mod tests {
         check("a@x\r\nRCPT", Err("domain \"x\\r\\nRCPT\" is not a valid (IDNA) domain name"));
         check("a\r\n@x", Err("invalid localpart: unexpected '\\r'"));
         check("\"a\r\n\"@x", Err("invalid localpart: control characters not allowed"));
+    }
+
+    #[test]
+    fn atext_is_what_the_rfc_lists() {
+        for c in (0..=0x2ff).filter_map(char::from_u32) {
+            let listed = c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c);
+            assert_eq!(is_atext(c), listed || (c > '\x7f' && !c.is_control()), "{c:?}");
+        }
     }
 
     #[test]

@@ -83,7 +83,12 @@ pub fn parse<T: DeserializeOwned>(table: Table, value: &[u8]) -> Result<T, Error
 }
 
 pub(crate) fn write<T: Serialize>(rows: &mut (impl RowsMut + ?Sized), table: Table, key: Key, row: &T) {
-    let value = postcard::to_stdvec(row).expect("rows have a known length, and a Vec takes all");
+    // Most fit, and are copied to where they stay once their length is known.
+    let mut buffer = [0; 512];
+    let value = match postcard::to_slice(row, &mut buffer) {
+        Ok(value) => value.to_vec(),
+        Err(_) => postcard::to_stdvec(row).expect("rows have a known length, and a Vec takes all"),
+    };
     rows.put(table, key, value);
 }
 

@@ -212,7 +212,7 @@ fn usage_key(account: &AccountName) -> Key {
 }
 
 fn known_key(account: &AccountName, to: &Address) -> Key {
-    key(&[b"f", account.as_str().as_bytes(), &[0], to.to_string().as_bytes()])
+    key(&[b"f", account.as_str().as_bytes(), &[0], to.to_text().as_bytes()])
 }
 
 fn answer_key(of: Sha256) -> Key {
