@@ -22,7 +22,7 @@ use postledger_projections::{Projection, Table};
 use super::bodies::{Bodies, remove_file};
 use super::chain::{self, Damage};
 use super::lock::Lock;
-use super::rebuild::{self, Target};
+use super::rebuild::{self, Manner, Target};
 use super::rounds::Rounds;
 use super::snapshot::{Moment as Published, Segment, Snapshot, TableView, View};
 use super::space::Space;
@@ -264,7 +264,9 @@ fn rebuild_tables(writer: &mut Writer, options: &Options) -> Result<Vec<Target>,
             TableView { projection: target.projection.name, keyspace: target.keyspace.clone(), as_of: Some(Seq(0)) };
         Arc::make_mut(&mut writer.view).tables[target.projection.table as usize] = Some(view);
     }
-    rebuild::replay(&mut now, &writer.shared.snapshot(), options.rebuild_chunk_bytes_max, &mut |progress| {
+    let aside = Some(&writer.shared.store);
+    let manner = Manner { bytes_max: options.rebuild_chunk_bytes_max, aside, folders: rebuild::folders() };
+    rebuild::replay(&mut now, &writer.shared.snapshot(), &manner, &mut |progress| {
         if let Some(progress) = progress {
             (options.progress)(progress);
         }

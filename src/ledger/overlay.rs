@@ -1,6 +1,6 @@
-//! Rows that are not stored yet, over rows that are: what a batch and a rebuild fold into.
+//! Rows that are not stored yet, over rows that are: what a batch folds into.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use postledger_events::Record;
@@ -11,7 +11,6 @@ use postledger_projections::{Error, Order, Projection, Rows, RowsMut, Table};
 pub(super) struct Overlay<R> {
     base: R,
     layers: Vec<RefCell<BTreeMap<Key, Entry>>>,
-    bytes: Cell<usize>,
 }
 
 enum Entry {
@@ -34,12 +33,7 @@ impl Entry {
 impl<R: Rows> Overlay<R> {
     pub(super) fn new(base: R) -> Overlay<R> {
         let layers = Table::ALL.iter().map(|_| RefCell::default()).collect();
-        Overlay { base, layers, bytes: Cell::new(0) }
-    }
-
-    /// What it holds in memory, about.
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes.get()
+        Overlay { base, layers }
     }
 
     /// Folds one record. A fold sees its own table only and never scans: whatever else it read could not be rebuilt alone.
@@ -51,8 +45,6 @@ impl<R: Rows> Overlay<R> {
     /// is held afterwards.
     pub(super) fn take(&mut self, table: Table) -> Vec<(Key, Option<Value>)> {
         let layer = self.layers[table as usize].take();
-        let released: usize = layer.iter().map(|(key, entry)| cost(key.len(), entry)).sum();
-        self.bytes.set(self.bytes.get().saturating_sub(released));
         layer.into_iter().filter_map(|(key, entry)| change(entry).map(|value| (key, value))).collect()
     }
 
@@ -63,11 +55,7 @@ impl<R: Rows> Overlay<R> {
             Some(Entry::Read(value)) => value.is_none(),
             Some(Entry::Written { new, .. }) => *new,
         };
-        let entry = Entry::Written { value, new };
-        let key_bytes = key.len();
-        let added = cost(key_bytes, &entry);
-        let replaced = layer.insert(key, entry).map_or(0, |old| cost(key_bytes, &old));
-        self.bytes.set((self.bytes.get() + added).saturating_sub(replaced));
+        layer.insert(key, Entry::Written { value, new });
     }
 
     /// What was written between two keys, and how many rows of the base it may hide.
@@ -90,11 +78,6 @@ fn change(entry: Entry) -> Option<Option<Value>> {
     }
 }
 
-/// With what a map's node takes.
-fn cost(key_bytes: usize, entry: &Entry) -> usize {
-    key_bytes + entry.value().as_ref().map_or(0, Vec::len) + 96
-}
-
 impl<R: Rows> Rows for Overlay<R> {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Value>, Error> {
         let layer = &self.layers[table as usize];
@@ -102,10 +85,7 @@ impl<R: Rows> Rows for Overlay<R> {
             return Ok(entry.value().clone());
         }
         let value = self.base.get(table, key)?;
-        let entry = Entry::Read(value.clone());
-        let key = key.to_vec();
-        self.bytes.set(self.bytes.get() + cost(key.len(), &entry));
-        layer.borrow_mut().insert(key, entry);
+        layer.borrow_mut().insert(key.to_vec(), Entry::Read(value.clone()));
         Ok(value)
     }
 

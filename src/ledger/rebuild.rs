@@ -1,28 +1,30 @@
-//! Rebuilding tables from the log: folds in memory in bounded chunks, brings each sorted into a new keyspace, and leaves the
-//! switch to the writer.
+//! Rebuilding tables from the log: folds in memory, brings the rows into new keyspaces in bounded chunks, and leaves the switch
+//! to the writer.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
 
 use fjall::Keyspace;
 use tokio::sync::mpsc;
 
 use postledger_events::Record;
 use postledger_events::id::Seq;
+use postledger_projections::Projection;
 use postledger_projections::rows::{Key, Value};
-use postledger_projections::{self as projections, Order, Projection, Rows, Table};
 
-use super::overlay::Overlay;
-use super::snapshot::{Lines, Snapshot, failed};
-use super::store::Error;
+use super::fresh::{Chunk, Fresh, Runs};
+use super::snapshot::{Lines, Snapshot};
+use super::store::{Error, Store};
 use super::writer::Message;
 use super::{Options, Shared};
 
 /// Records after which progress is shown.
 const STEP_RECORDS: u64 = 10_000;
 /// Lines that are read and decoded at once, by their size: single records may be large.
-const PART_BYTES: usize = 128 * 1024;
+const PART_BYTES: usize = 256 * 1024;
+const FOLDERS_MAX: usize = 4;
 /// How many of these may be read ahead of the folding.
 const PARTS_AHEAD: usize = 4;
 /// What is left for the writer, which folds it between two batches.
@@ -48,86 +50,303 @@ pub(super) struct Target {
 }
 
 impl Target {
+    fn fresh(&self, aside: bool) -> Fresh {
+        let stored = (!aside || self.applied > Seq(0)).then(|| self.keyspace.clone());
+        Fresh::new(self.projection, stored, self.applied == Seq(0))
+    }
+
     /// Folds what the log has after [`Target::applied`] without storing it.
     pub(super) fn fold_rest(&mut self, snapshot: &Snapshot) -> Result<Vec<(Key, Option<Value>)>, Error> {
-        let mut overlay = Overlay::new(Below::of(std::slice::from_ref(self)));
+        let mut rows = self.fresh(false);
         for line in snapshot.records(self.applied.next()..=snapshot.position()) {
             let (seq, line) = line?;
-            overlay.fold(&self.projection, &Record::decode(&line)?)?;
+            rows.fold(&Record::decode(&line)?)?;
             self.applied = seq;
         }
-        Ok(overlay.take(self.projection.table))
+        Ok(rows.into_changes())
     }
 }
 
-/// Brings all targets, which are equally far, to the end of `snapshot`, with a second thread that reads the log. `step` is asked
-/// again and again whether to go on, and told now and then how far it is.
+/// How a rebuild goes about it.
+pub(super) struct Manner<'a> {
+    /// What it may hold in memory before it stores it, about.
+    pub(super) bytes_max: usize,
+    /// Chunks are stored aside here, and merged once at the end. Without it readers of a target see each chunk, and the engine
+    /// merges what comes with what was there again and again.
+    pub(super) aside: Option<&'a Store>,
+    /// Threads that fold, beside one that reads and one for each of them that stores; none: all is done by the caller's thread,
+    /// for those who keep to their share of a processor.
+    pub(super) folders: usize,
+}
+
+/// As many as the machine has processors; more than a few have nothing to do, as one table has half of the work.
+pub(super) fn folders() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(FOLDERS_MAX)
+}
+
+/// Brings all targets, which are equally far, to the end of `snapshot`. `step` is asked again and again whether to go on, and
+/// told now and then how far it is.
 pub(super) fn replay(
     targets: &mut [Target],
     snapshot: &Snapshot,
-    chunk_bytes_max: usize,
+    manner: &Manner<'_>,
     step: &mut dyn FnMut(Option<Progress>) -> bool,
 ) -> Result<(), Error> {
+    let Some(applied) = targets.first().map(|target| target.applied) else { return Ok(()) };
+    let names = targets.iter().map(|target| target.projection.name).collect();
+    let mut telling = Telling { names, end: snapshot.position(), next: applied.0 + STEP_RECORDS, step };
+    let parts = Parts::behind(applied, snapshot);
+    let folded = match manner.folders {
+        0 => alone(Folder::new(targets.iter_mut(), manner, Storing::Here), parts, &mut telling)?,
+        _ => together(targets, parts, manner, &mut telling)?,
+    };
+    // It was told to stop.
+    let Some(foldings) = folded else { return Ok(()) };
+    finish(foldings, manner, snapshot.position().max(applied))?;
+    telling.last();
+    Ok(())
+}
+
+fn alone<'a>(
+    mut folder: Folder<'a>,
+    parts: Parts,
+    telling: &mut Telling<'_>,
+) -> Result<Option<Vec<Folding<'a>>>, Error> {
+    for part in parts {
+        folder.part(&part?)?;
+        if !telling.tell(&folder) {
+            return Ok(None);
+        }
+    }
+    Ok(Some(folder.foldings))
+}
+
+fn together<'a>(
+    targets: &'a mut [Target],
+    parts: Parts,
+    manner: &'a Manner<'_>,
+    telling: &mut Telling<'_>,
+) -> Result<Option<Vec<Folding<'a>>>, Error> {
+    let mut shares: Vec<Vec<&mut Target>> = (0..manner.folders.min(targets.len())).map(|_| Vec::new()).collect();
+    let count = shares.len();
+    targets.iter_mut().enumerate().for_each(|(n, target)| shares[n % count].push(target));
     std::thread::scope(|scope| {
-        let (ahead, read) = sync_channel(PARTS_AHEAD);
-        let mut parts = Parts::behind(targets, snapshot);
-        // It ends with the log, or when nobody takes its parts any more.
-        scope.spawn(move || parts.all(|part| ahead.send(part).is_ok()));
-        fold(targets, &mut read.into_iter(), snapshot.position(), chunk_bytes_max, step)
+        let (mut senders, mut folders) = (Vec::new(), Vec::new());
+        for share in shares {
+            let (sender, given) = sync_channel(PARTS_AHEAD);
+            senders.push(sender);
+            let (to, chunks) = sync_channel::<(Arc<Chunk>, Keyspace)>(1);
+            let (stored, from) = sync_channel(1);
+            scope.spawn(move || chunks.into_iter().all(|(chunk, into)| stored.send(chunk.store(&into)).is_ok()));
+            folders.push((Folder::new(share.into_iter(), manner, Storing::There { to, from }), given));
+        }
+        let reader = scope.spawn(move || read_ahead(parts, &senders));
+        let mut folders = folders.into_iter();
+        let (mut first, given) = folders.next().expect("there is a target");
+        let others: Vec<_> = folders.map(|(folder, given)| scope.spawn(move || folder.all(&given))).collect();
+        let mut went_on = true;
+        for part in &given {
+            first.part(&part)?;
+            went_on = telling.tell(&first);
+            if !went_on {
+                break;
+            }
+        }
+        // Nobody reads on for those who do not take.
+        drop(given);
+        first.wait()?;
+        let mut foldings = first.foldings;
+        reader.join().expect("reading does not panic")?;
+        for other in others {
+            foldings.extend(other.join().expect("folding does not panic")?);
+        }
+        Ok(went_on.then_some(foldings))
     })
 }
 
-/// The same without a second thread, for those who keep to their share of a processor.
-pub(super) fn replay_alone(
-    targets: &mut [Target],
-    snapshot: &Snapshot,
-    chunk_bytes_max: usize,
-    step: &mut dyn FnMut(Option<Progress>) -> bool,
-) -> Result<(), Error> {
-    let mut parts = Parts::behind(targets, snapshot);
-    fold(targets, &mut parts, snapshot.position(), chunk_bytes_max, step)
-}
-
-fn fold(
-    targets: &mut [Target],
-    parts: &mut dyn Iterator<Item = Result<Vec<Record>, Error>>,
-    end: Seq,
-    chunk_bytes_max: usize,
-    step: &mut dyn FnMut(Option<Progress>) -> bool,
-) -> Result<(), Error> {
-    let Some(mut done) = targets.first().map(|target| target.applied) else { return Ok(()) };
-    let tables: Vec<&'static str> = targets.iter().map(|t| t.projection.name).collect();
-    let told = |done, stored| Some(Progress { tables: tables.clone(), done, stored, end });
-    let mut overlay = Overlay::new(Below::of(targets));
+/// Gives each part to all, until one of them takes no more.
+fn read_ahead(parts: Parts, folders: &[SyncSender<Arc<Vec<Record>>>]) -> Result<(), Error> {
+    let mut given: VecDeque<Arc<Vec<Record>>> = VecDeque::new();
     for part in parts {
-        for record in part? {
-            for target in &*targets {
-                overlay.fold(&target.projection, &record)?;
-            }
-            done = record.seq;
-            if overlay.bytes() >= chunk_bytes_max {
-                store_chunk(targets, &mut overlay, done)?;
-            }
-            if done.0.is_multiple_of(STEP_RECORDS) && !step(told(done, targets[0].applied)) {
-                return Ok(());
-            }
+        let part = Arc::new(part?);
+        if !folders.iter().all(|folder| folder.send(Arc::clone(&part)).is_ok()) {
+            break;
         }
-        if !step(None) {
-            return Ok(());
+        given.push_back(part);
+        // Whoever allocated them frees them at less cost.
+        while given.front().is_some_and(|part| Arc::strong_count(part) == 1) {
+            given.pop_front();
         }
     }
-    store_chunk(targets, &mut overlay, done)?;
-    step(told(done, done));
     Ok(())
+}
+
+/// Stores what is in memory, and merges what is aside.
+fn finish(foldings: Vec<Folding<'_>>, manner: &Manner<'_>, done: Seq) -> Result<(), Error> {
+    let runs: Mutex<Vec<Runs>> = Mutex::default();
+    share_out(manner, foldings, |Folding { target, mut rows }| {
+        let aside = rows.store_rest(&target.keyspace)?;
+        target.applied = done;
+        // Locked for a moment only.
+        runs.lock().expect("nothing panics").extend(aside);
+        Ok(())
+    })?;
+    let runs = runs.into_inner().expect("nothing panics");
+    let merges = runs.iter().flat_map(|runs| runs.firsts.iter().map(move |first| (runs, *first))).collect();
+    share_out(manner, merges, |(runs, first)| runs.merge(first))?;
+    manner.aside.map_or(Ok(()), |store| runs.into_iter().try_for_each(|runs| runs.remove(store)))
+}
+
+/// Works on all tasks, some at a time: they differ much in size, so more of them than there are processors.
+fn share_out<T: Send>(
+    manner: &Manner<'_>,
+    tasks: Vec<T>,
+    work: impl Fn(T) -> Result<(), Error> + Sync,
+) -> Result<(), Error> {
+    let tasks = Mutex::new(tasks.into_iter());
+    let next = || tasks.lock().expect("taking does not panic").next();
+    let take = || std::iter::from_fn(next).try_for_each(&work);
+    std::thread::scope(|scope| {
+        let others: Vec<_> = (0..manner.folders * 4).map(|_| scope.spawn(take)).collect();
+        if others.is_empty() {
+            return take();
+        }
+        others.into_iter().try_for_each(|other| other.join().expect("storing does not panic"))
+    })
+}
+
+/// Who wants to know how far it is.
+struct Telling<'a> {
+    names: Vec<&'static str>,
+    end: Seq,
+    /// Is told when this many records are done.
+    next: u64,
+    step: &'a mut dyn FnMut(Option<Progress>) -> bool,
+}
+
+impl Telling<'_> {
+    /// Whether to go on.
+    fn tell(&mut self, folder: &Folder<'_>) -> bool {
+        let now = (folder.done.0 >= self.next).then(|| self.progress(folder.done, folder.stored()));
+        if now.is_some() {
+            self.next = folder.done.0 + STEP_RECORDS;
+        }
+        (self.step)(now)
+    }
+
+    fn last(&mut self) {
+        let now = self.progress(self.end, self.end);
+        (self.step)(Some(now));
+    }
+
+    fn progress(&self, done: Seq, stored: Seq) -> Progress {
+        Progress { tables: self.names.clone(), done, stored, end: self.end }
+    }
+}
+
+/// A target, and the rows that are folded for it.
+struct Folding<'a> {
+    target: &'a mut Target,
+    rows: Fresh,
+}
+
+/// Folds into some of the targets.
+struct Folder<'a> {
+    foldings: Vec<Folding<'a>>,
+    done: Seq,
+    /// Its share; half of it is for what is being stored.
+    bytes_max: usize,
+    aside: Option<&'a Store>,
+    storing: Storing,
+    /// Whose chunk is being stored, and up to where it is then.
+    under_way: Option<(usize, Seq)>,
+}
+
+/// Where chunks are stored.
+enum Storing {
+    Here,
+    /// One at a time.
+    There {
+        to: SyncSender<(Arc<Chunk>, Keyspace)>,
+        from: Receiver<Result<(), Error>>,
+    },
+}
+
+impl<'a> Folder<'a> {
+    fn new(targets: impl Iterator<Item = &'a mut Target>, manner: &Manner<'a>, storing: Storing) -> Folder<'a> {
+        let (aside, bytes_max) = (manner.aside, manner.bytes_max / manner.folders.max(1));
+        let folding = |target: &'a mut Target| Folding { rows: target.fresh(aside.is_some()), target };
+        let foldings: Vec<Folding<'a>> = targets.map(folding).collect();
+        let done = foldings.first().map_or(Seq(0), |folding| folding.target.applied);
+        Folder { foldings, done, bytes_max, aside, storing, under_way: None }
+    }
+
+    fn all(mut self, given: &Receiver<Arc<Vec<Record>>>) -> Result<Vec<Folding<'a>>, Error> {
+        given.iter().try_for_each(|part| self.part(&part))?;
+        self.wait()?;
+        Ok(self.foldings)
+    }
+
+    fn part(&mut self, part: &[Record]) -> Result<(), Error> {
+        part.iter().try_for_each(|record| self.fold(record))
+    }
+
+    fn fold(&mut self, record: &Record) -> Result<(), Error> {
+        let mut bytes = 0;
+        for folding in &mut self.foldings {
+            folding.rows.fold(record)?;
+            bytes += folding.rows.bytes();
+        }
+        self.done = record.seq;
+        if bytes < self.bytes_max / 2 {
+            return Ok(());
+        }
+        // The larger chunks are, the fewer of them have to be merged.
+        let largest = (0..self.foldings.len()).max_by_key(|n| self.foldings[*n].rows.bytes());
+        largest.map_or(Ok(()), |n| self.store(n))
+    }
+
+    fn store(&mut self, n: usize) -> Result<(), Error> {
+        self.wait()?;
+        let Folding { target, rows } = &mut self.foldings[n];
+        let into = match (rows.stored(), self.aside) {
+            (Some(keyspace), _) => keyspace.clone(),
+            (None, Some(store)) => store.runs(target.keyspace.name())?,
+            (None, None) => target.keyspace.clone(),
+        };
+        let chunk = rows.take(into.clone());
+        self.under_way = Some((n, self.done));
+        match &self.storing {
+            Storing::Here => chunk.store(&into)?,
+            Storing::There { to, .. } => to.send((chunk, into)).expect("storing does not panic"),
+        }
+        Ok(())
+    }
+
+    /// Until nothing is being stored.
+    fn wait(&mut self) -> Result<(), Error> {
+        let Some((n, applied)) = self.under_way.take() else { return Ok(()) };
+        if let Storing::There { from, .. } = &self.storing {
+            from.recv().expect("storing does not panic")?;
+        }
+        let Folding { target, rows } = &mut self.foldings[n];
+        rows.taken_is_stored();
+        target.applied = applied;
+        Ok(())
+    }
+
+    /// Up to where all of its targets are stored.
+    fn stored(&self) -> Seq {
+        self.foldings.iter().map(|folding| folding.target.applied).min().unwrap_or(self.done)
+    }
 }
 
 /// What the log has behind the targets, decoded, in parts.
 struct Parts(Lines);
 
 impl Parts {
-    fn behind(targets: &[Target], snapshot: &Snapshot) -> Parts {
-        let first = targets.first().map_or(Seq(u64::MAX), |target| target.applied.next());
-        Parts(snapshot.records(first.max(snapshot.first())..=snapshot.position()))
+    fn behind(applied: Seq, snapshot: &Snapshot) -> Parts {
+        Parts(snapshot.records(applied.next().max(snapshot.first())..=snapshot.position()))
     }
 
     fn read(&mut self) -> Result<Vec<Record>, Error> {
@@ -151,22 +370,6 @@ impl Iterator for Parts {
     }
 }
 
-/// Each chunk becomes a run of its own in the engine, whose removals hide what older runs have; so chunks may overlap.
-fn store_chunk(targets: &mut [Target], overlay: &mut Overlay<Below>, done: Seq) -> Result<(), Error> {
-    for target in targets {
-        let mut ingestion = target.keyspace.start_ingestion()?;
-        for (key, value) in overlay.take(target.projection.table) {
-            match value {
-                Some(value) => ingestion.write(key, value)?,
-                None => ingestion.write_tombstone(key)?,
-            }
-        }
-        ingestion.finish()?;
-        target.applied = done;
-    }
-    Ok(())
-}
-
 /// Rebuilds beside the running ledger, and hands over when little is left.
 pub(super) fn in_background(
     shared: &Arc<Shared>,
@@ -177,7 +380,8 @@ pub(super) fn in_background(
     let closing = || shared.closing.load(Ordering::Acquire) || shared.stopped().is_some();
     loop {
         let snapshot = shared.snapshot();
-        replay(&mut targets, &snapshot, options.rebuild_chunk_bytes_max, &mut |now| {
+        let manner = Manner { bytes_max: options.rebuild_chunk_bytes_max, aside: None, folders: 1 };
+        replay(&mut targets, &snapshot, &manner, &mut |now| {
             if let Some(now) = now {
                 if let Some(writer) = writer.upgrade() {
                     // Only for readers, so it is left out when the writer has enough to do.
@@ -194,37 +398,5 @@ pub(super) fn in_background(
             let _ = writer.blocking_send(Message::Adopt(targets));
             return Ok(());
         }
-    }
-}
-
-/// The rows of targets as far as they are stored.
-pub(super) struct Below {
-    tables: Vec<Option<Keyspace>>,
-}
-
-impl Below {
-    pub(super) fn of(targets: &[Target]) -> Below {
-        let keyspace =
-            |table: &Table| targets.iter().find(|t| t.projection.table == *table).map(|t| t.keyspace.clone());
-        Below { tables: Table::ALL.iter().map(keyspace).collect() }
-    }
-}
-
-impl Rows for Below {
-    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Value>, projections::Error> {
-        let why = || projections::Error { table, why: "it is not being rebuilt".to_owned() };
-        let keyspace = self.tables[table as usize].as_ref().ok_or_else(why)?;
-        Ok(keyspace.get(key).map_err(failed(table))?.map(|v| v.to_vec()))
-    }
-
-    fn scan(
-        &self,
-        table: Table,
-        _: &[u8],
-        _: &[u8],
-        _: Order,
-        _: usize,
-    ) -> Result<Vec<(Key, Value)>, projections::Error> {
-        Err(projections::Error { table, why: "no scan while it is being rebuilt".to_owned() })
     }
 }

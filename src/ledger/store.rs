@@ -2,7 +2,9 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use fjall::compaction::Leveled;
 use fjall::config::{BlockSizePolicy, CompressionPolicy};
 use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
 use serde::de::DeserializeOwned;
@@ -22,6 +24,9 @@ const JOURNALS_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// core, while all others are at one: with two threads (the engine's choice for two cores) 100 recipients a message took 0.071 ms
 /// of CPU each, with four 0.051.
 const WORKERS: usize = 4;
+
+/// Chunks of a table that is made anew.
+const RUNS_MAX: u8 = 32;
 
 const FORMAT: u32 = 1;
 
@@ -73,6 +78,11 @@ impl Store {
 
     pub(super) fn table(&self, name: &str) -> Result<Keyspace, Error> {
         Ok(self.db.keyspace(name, row_options)?)
+    }
+
+    /// For chunks of rows that are made anew.
+    pub(super) fn runs(&self, of: &str) -> Result<Keyspace, Error> {
+        Ok(self.db.keyspace(&format!("{of}.runs"), runs_options)?)
     }
 
     pub(super) fn note<T: DeserializeOwned>(&self, note: Note<'_>) -> Result<Option<T>, Error> {
@@ -167,6 +177,12 @@ fn log_options() -> KeyspaceCreateOptions {
 /// Rows: read one by one, so blocks stay small and the young levels uncompressed, as is the engine's default.
 fn row_options() -> KeyspaceCreateOptions {
     KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES_MAX)
+}
+
+/// Chunks of rows, read once in order when the last has come: the engine is to leave them as they are, until there are so many
+/// that looking for one row in all of them would take long.
+fn runs_options() -> KeyspaceCreateOptions {
+    row_options().compaction_strategy(Arc::new(Leveled::default().with_l0_threshold(RUNS_MAX)))
 }
 
 /// Secrets: few, and random bytes do not compress.

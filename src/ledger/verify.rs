@@ -20,7 +20,7 @@ use super::bodies::{self, Bodies};
 use super::chain::{self, Chain, Damage};
 use super::open::{self, Opened, open_store, open_tables};
 use super::pace::{Pace, Paced};
-use super::rebuild::{self, Target};
+use super::rebuild::{self, Manner, Target};
 use super::snapshot::Snapshot;
 use super::store::{Error, Head, Note, Store, TableNote, at_path};
 use super::watermark::Watermark;
@@ -384,12 +384,13 @@ impl<'a> Verifier<'a> {
     fn replay(&self, scratch: &Path, progress: &mut dyn FnMut(Seq, Seq)) -> Result<(Store, Vec<Target>), Error> {
         let beside = Store::open(scratch, super::CACHE_BYTES)?;
         let target = |projection: &Projection| {
-            let keyspace = beside.table(projection.name)?;
+            let keyspace = beside.runs(projection.name)?;
             Ok(Target { projection: *projection, generation: 1, keyspace, applied: Seq(0), replaces: None })
         };
         let mut targets = self.program.projections.iter().map(target).collect::<Result<Vec<Target>, Error>>()?;
-        let replay = if self.pace.is_unhindered() { rebuild::replay } else { rebuild::replay_alone };
-        replay(&mut targets, &self.snapshot, super::REBUILD_CHUNK_BYTES_MAX, &mut |now| {
+        let folders = if self.pace.is_unhindered() { rebuild::folders() } else { 0 };
+        let manner = Manner { bytes_max: super::REBUILD_CHUNK_BYTES_MAX, aside: None, folders };
+        rebuild::replay(&mut targets, &self.snapshot, &manner, &mut |now| {
             if let Some(now) = now {
                 progress(now.done, now.end);
             }
