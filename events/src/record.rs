@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Write;
 
-use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
@@ -62,7 +62,7 @@ impl Record {
     }
 }
 
-/// Reads a line in one pass, which needs its members in the order that they are written in: the kind before the fact.
+/// Reads a line in one pass, if its members stand in the order that they are written in: the kind before the fact.
 struct Reading<'a> {
     /// What is known of the line if the rest of it cannot be read.
     seq: &'a mut Option<Seq>,
@@ -78,6 +78,7 @@ impl<'de> Visitor<'de> for Reading<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let (mut at, mut kind, mut v, mut prev) = (None, None, None, None);
         let (mut event, mut unknown) = (None, None);
+        let (mut early_data, mut early_personal) = (None::<&RawValue>, None::<&RawValue>);
         while let Some(Text(member)) = map.next_key()? {
             match &*member {
                 "seq" => *self.seq = Some(map.next_value()?),
@@ -85,18 +86,26 @@ impl<'de> Visitor<'de> for Reading<'_> {
                 "kind" => kind = Some(map.next_value::<Text<'de>>()?.0),
                 "v" => v = Some(map.next_value()?),
                 "prev" => prev = Some(map.next_value()?),
-                "data" => {
-                    let kind = kind.as_deref().ok_or_else(|| A::Error::missing_field("kind"))?;
-                    let version = v.ok_or_else(|| A::Error::missing_field("v"))?;
-                    event = map.next_value_seed(event::Data { kind, version })?;
-                    unknown = event.is_none().then(|| (kind.to_owned(), version));
-                }
+                "data" => match (kind.as_deref(), v) {
+                    (Some(kind), Some(version)) => {
+                        event = map.next_value_seed(event::Data { kind, version })?;
+                        unknown = event.is_none().then(|| (kind.to_owned(), version));
+                    }
+                    _ => early_data = Some(map.next_value()?),
+                },
                 "personal" => match &mut event {
                     Some(event) => map.next_value_seed(event::Personal { event })?,
-                    None => drop(map.next_value::<IgnoredAny>()?),
+                    None => early_personal = Some(map.next_value()?),
                 },
                 _ => drop(map.next_value::<IgnoredAny>()?),
             }
+        }
+        if let (Some(data), Some(kind), Some(version)) = (early_data, kind.as_deref(), v) {
+            event = again(event::Data { kind, version }, data)?;
+            unknown = event.is_none().then(|| (kind.to_owned(), version));
+        }
+        if let (Some(personal), Some(event)) = (early_personal, &mut event) {
+            again(event::Personal { event }, personal)?;
         }
         let seq = self.seq.ok_or_else(|| A::Error::missing_field("seq"))?;
         if let Some((kind, version)) = unknown {
@@ -109,6 +118,11 @@ impl<'de> Visitor<'de> for Reading<'_> {
             event: event.ok_or_else(|| A::Error::missing_field("data"))?,
         }))
     }
+}
+
+/// What stood before that which says how to read it.
+fn again<'de, S: DeserializeSeed<'de>, E: serde::de::Error>(seed: S, raw: &'de RawValue) -> Result<S::Value, E> {
+    seed.deserialize(&mut serde_json::Deserializer::from_str(raw.get())).map_err(E::custom)
 }
 
 /// A text that is borrowed from the line where it can be.
@@ -225,6 +239,19 @@ mod tests {
             "record 7 is of kind AccountConfigured version 2, which only a newer program knows"
         );
         assert!(matches!(Record::decode(&line.as_bytes()[..40]), Err(Error::Damaged { .. })));
+    }
+
+    #[test]
+    fn the_order_of_the_members_does_not_matter() {
+        let line = String::from_utf8(record().to_line()).unwrap();
+        // By the alphabet: the fact stands before its kind.
+        let sorted = serde_json::from_str::<serde_json::Value>(&line).unwrap().to_string();
+        assert!(sorted.find("\"data\"").unwrap() < sorted.find("\"kind\"").unwrap());
+        assert_eq!(Record::decode(sorted.as_bytes()), Ok(record()));
+        let newer = sorted.replace(r#""v":1"#, r#""v":2"#);
+        assert!(matches!(Record::decode(newer.as_bytes()), Err(Error::UnknownKind { version: 2, .. })));
+        let wrong = sorted.replace(r#""account":"#, r#""accounts":"#);
+        assert!(matches!(Record::decode(wrong.as_bytes()), Err(Error::Damaged { seq: Some(Seq(7)), .. })));
     }
 
     /// A record of every kind and version that was ever written, in the bytes it was written with.
