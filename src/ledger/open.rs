@@ -265,7 +265,7 @@ fn rebuild_tables(writer: &mut Writer, options: &Options) -> Result<Vec<Target>,
         Arc::make_mut(&mut writer.view).tables[target.projection.table as usize] = Some(view);
     }
     let aside = Some(&writer.shared.store);
-    let manner = Manner { bytes_max: options.rebuild_chunk_bytes_max, aside, folders: rebuild::folders() };
+    let manner = Manner { bytes_max: options.rebuild_chunk_bytes_max, aside, seen: false, folders: rebuild::folders() };
     rebuild::replay(&mut now, &writer.shared.snapshot(), &manner, &mut |progress| {
         if let Some(progress) = progress {
             (options.progress)(progress);

@@ -2,7 +2,7 @@
 //! to the writer.
 
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 
@@ -71,9 +71,10 @@ impl Target {
 pub(super) struct Manner<'a> {
     /// What it may hold in memory before it stores it, about.
     pub(super) bytes_max: usize,
-    /// Chunks are stored aside here, and merged once at the end. Without it readers of a target see each chunk, and the engine
-    /// merges what comes with what was there again and again.
+    /// Chunks are stored aside here, and merged into the targets once at the end. Otherwise they go into the targets.
     pub(super) aside: Option<&'a Store>,
+    /// Readers see the targets meanwhile: all are stored together, so that each is as far as is said.
+    pub(super) seen: bool,
     /// Threads that fold, beside one that reads and one for each of them that stores; none: all is done by the caller's thread,
     /// for those who keep to their share of a processor.
     pub(super) folders: usize,
@@ -96,9 +97,10 @@ pub(super) fn replay(
     let names = targets.iter().map(|target| target.projection.name).collect();
     let mut telling = Telling { names, end: snapshot.position(), next: applied.0 + STEP_RECORDS, step };
     let parts = Parts::behind(applied, snapshot);
+    let budget = Budget::new(manner);
     let folded = match manner.folders {
-        0 => alone(Folder::new(targets.iter_mut(), manner, Storing::Here), parts, &mut telling)?,
-        _ => together(targets, parts, manner, &mut telling)?,
+        0 => alone(Folder::new(targets.iter_mut(), manner, &budget, Storing::Here), parts, &mut telling)?,
+        _ => together(targets, parts, manner, &budget, &mut telling)?,
     };
     // It was told to stop.
     let Some(foldings) = folded else { return Ok(()) };
@@ -124,7 +126,8 @@ fn alone<'a>(
 fn together<'a>(
     targets: &'a mut [Target],
     parts: Parts,
-    manner: &'a Manner<'_>,
+    manner: &'a Manner<'a>,
+    budget: &'a Budget,
     telling: &mut Telling<'_>,
 ) -> Result<Option<Vec<Folding<'a>>>, Error> {
     let mut shares: Vec<Vec<&mut Target>> = (0..manner.folders.min(targets.len())).map(|_| Vec::new()).collect();
@@ -138,7 +141,8 @@ fn together<'a>(
             let (to, chunks) = sync_channel::<(Arc<Chunk>, Keyspace)>(1);
             let (stored, from) = sync_channel(1);
             scope.spawn(move || chunks.into_iter().all(|(chunk, into)| stored.send(chunk.store(&into)).is_ok()));
-            folders.push((Folder::new(share.into_iter(), manner, Storing::There { to, from }), given));
+            let storing = Storing::There { to, from };
+            folders.push((Folder::new(share.into_iter(), manner, budget, storing), given));
         }
         let reader = scope.spawn(move || read_ahead(parts, &senders));
         let mut folders = folders.into_iter();
@@ -244,6 +248,21 @@ impl Telling<'_> {
     }
 }
 
+/// What all folders may hold in memory together, beside as much that is being stored.
+struct Budget {
+    bytes_max: usize,
+    /// Of one folder.
+    share: usize,
+    held: AtomicUsize,
+}
+
+impl Budget {
+    fn new(manner: &Manner<'_>) -> Budget {
+        let bytes_max = manner.bytes_max / 2;
+        Budget { bytes_max, share: bytes_max / manner.folders.max(1), held: AtomicUsize::new(0) }
+    }
+}
+
 /// A target, and the rows that are folded for it.
 struct Folding<'a> {
     target: &'a mut Target,
@@ -254,9 +273,10 @@ struct Folding<'a> {
 struct Folder<'a> {
     foldings: Vec<Folding<'a>>,
     done: Seq,
-    /// Its share; half of it is for what is being stored.
-    bytes_max: usize,
-    aside: Option<&'a Store>,
+    budget: &'a Budget,
+    /// What the others know of its part of the budget.
+    told: usize,
+    manner: &'a Manner<'a>,
     storing: Storing,
     /// Whose chunk is being stored, and up to where it is then.
     under_way: Option<(usize, Seq)>,
@@ -273,12 +293,16 @@ enum Storing {
 }
 
 impl<'a> Folder<'a> {
-    fn new(targets: impl Iterator<Item = &'a mut Target>, manner: &Manner<'a>, storing: Storing) -> Folder<'a> {
-        let (aside, bytes_max) = (manner.aside, manner.bytes_max / manner.folders.max(1));
-        let folding = |target: &'a mut Target| Folding { rows: target.fresh(aside.is_some()), target };
+    fn new(
+        targets: impl Iterator<Item = &'a mut Target>,
+        manner: &'a Manner<'a>,
+        budget: &'a Budget,
+        storing: Storing,
+    ) -> Folder<'a> {
+        let folding = |target: &'a mut Target| Folding { rows: target.fresh(manner.aside.is_some()), target };
         let foldings: Vec<Folding<'a>> = targets.map(folding).collect();
         let done = foldings.first().map_or(Seq(0), |folding| folding.target.applied);
-        Folder { foldings, done, bytes_max, aside, storing, under_way: None }
+        Folder { foldings, done, budget, told: 0, manner, storing, under_way: None }
     }
 
     fn all(mut self, given: &Receiver<Arc<Vec<Record>>>) -> Result<Vec<Folding<'a>>, Error> {
@@ -288,28 +312,46 @@ impl<'a> Folder<'a> {
     }
 
     fn part(&mut self, part: &[Record]) -> Result<(), Error> {
-        part.iter().try_for_each(|record| self.fold(record))
+        part.iter().try_for_each(|record| self.fold(record))?;
+        self.tell();
+        Ok(())
+    }
+
+    fn bytes(&self) -> usize {
+        self.foldings.iter().map(|folding| folding.rows.bytes()).sum()
+    }
+
+    fn tell(&mut self) {
+        let bytes = self.bytes();
+        self.budget.held.fetch_add(bytes.wrapping_sub(self.told), Ordering::Relaxed);
+        self.told = bytes;
     }
 
     fn fold(&mut self, record: &Record) -> Result<(), Error> {
-        let mut bytes = 0;
         for folding in &mut self.foldings {
             folding.rows.fold(record)?;
-            bytes += folding.rows.bytes();
         }
         self.done = record.seq;
-        if bytes < self.bytes_max / 2 {
+        let own = self.bytes();
+        // The larger chunks are, the fewer of them have to be merged. So whoever has less than its share keeps it.
+        let held = self.budget.held.load(Ordering::Relaxed).wrapping_add(own.wrapping_sub(self.told));
+        if held < self.budget.bytes_max || own < self.budget.share {
             return Ok(());
         }
-        // The larger chunks are, the fewer of them have to be merged.
-        let largest = (0..self.foldings.len()).max_by_key(|n| self.foldings[*n].rows.bytes());
-        largest.map_or(Ok(()), |n| self.store(n))
+        let mut all = 0..self.foldings.len();
+        if self.manner.seen {
+            all.try_for_each(|n| self.store(n))?;
+        } else if let Some(largest) = all.max_by_key(|n| self.foldings[*n].rows.bytes()) {
+            self.store(largest)?;
+        }
+        self.tell();
+        Ok(())
     }
 
     fn store(&mut self, n: usize) -> Result<(), Error> {
         self.wait()?;
         let Folding { target, rows } = &mut self.foldings[n];
-        let into = match (rows.stored(), self.aside) {
+        let into = match (rows.stored(), self.manner.aside) {
             (Some(keyspace), _) => keyspace.clone(),
             (None, Some(store)) => store.runs(target.keyspace.name())?,
             (None, None) => target.keyspace.clone(),
@@ -380,7 +422,7 @@ pub(super) fn in_background(
     let closing = || shared.closing.load(Ordering::Acquire) || shared.stopped().is_some();
     loop {
         let snapshot = shared.snapshot();
-        let manner = Manner { bytes_max: options.rebuild_chunk_bytes_max, aside: None, folders: 1 };
+        let manner = Manner { bytes_max: options.rebuild_chunk_bytes_max, aside: None, seen: true, folders: 1 };
         replay(&mut targets, &snapshot, &manner, &mut |now| {
             if let Some(now) = now {
                 if let Some(writer) = writer.upgrade() {
@@ -397,6 +439,32 @@ pub(super) fn in_background(
             // If the writer is gone, so is the ledger, and what was rebuilt is dropped at the next start.
             let _ = writer.blocking_send(Message::Adopt(targets));
             return Ok(());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{PROGRAM, closed, open};
+    use super::*;
+
+    #[test]
+    fn what_readers_see_is_as_far_as_is_said() {
+        let dir = closed();
+        let ledger = open(dir.path());
+        let (snapshot, store) = (ledger.snapshot(), &ledger.inner.shared.store);
+        for (bytes_max, expect) in [(1, snapshot.position()), (1024 * 1024, Seq(0))] {
+            let target = |projection: &Projection| {
+                let keyspace = store.table(&format!("{}.{bytes_max}", projection.name)).unwrap();
+                Target { projection: *projection, generation: 1, keyspace, applied: Seq(0), replaces: None }
+            };
+            let mut targets: Vec<Target> = PROGRAM.projections.iter().map(target).collect();
+            let manner = Manner { bytes_max, aside: None, seen: true, folders: 0 };
+            let budget = Budget::new(&manner);
+            let mut folder = Folder::new(targets.iter_mut(), &manner, &budget, Storing::Here);
+            Parts::behind(Seq(0), &snapshot).for_each(|part| folder.part(&part.unwrap()).unwrap());
+            folder.wait().unwrap();
+            assert_eq!((folder.stored(), folder.done), (expect, snapshot.position()), "{bytes_max}");
         }
     }
 }

@@ -25,8 +25,8 @@ const JOURNALS_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// of CPU each, with four 0.051.
 const WORKERS: usize = 4;
 
-/// Chunks of a table that is made anew.
-const RUNS_MAX: u8 = 32;
+/// Chunks of a table that is made anew. At 32 the engine merged chunks of the largest table from 3 million records on.
+const RUNS_MAX: u8 = 128;
 
 const FORMAT: u32 = 1;
 
@@ -182,7 +182,9 @@ fn row_options() -> KeyspaceCreateOptions {
 /// Chunks of rows, read once in order when the last has come: the engine is to leave them as they are, until there are so many
 /// that looking for one row in all of them would take long.
 fn runs_options() -> KeyspaceCreateOptions {
-    row_options().compaction_strategy(Arc::new(Leveled::default().with_l0_threshold(RUNS_MAX)))
+    row_options()
+        .data_block_size_policy(BlockSizePolicy::all(16 * 1024))
+        .compaction_strategy(Arc::new(Leveled::default().with_l0_threshold(RUNS_MAX)))
 }
 
 /// Secrets: few, and random bytes do not compress.

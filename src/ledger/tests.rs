@@ -118,7 +118,7 @@ fn hold_open(_: &dyn Rows) -> Result<Vec<Command>, projections::Error> {
     Ok(Vec::new())
 }
 
-const PROGRAM: Program = Program { projections: PROJECTIONS, decide, is_body_live, check_books, hold_open };
+pub(super) const PROGRAM: Program = Program { projections: PROJECTIONS, decide, is_body_live, check_books, hold_open };
 
 fn options(dir: &Path) -> Options {
     Options { create: true, program: PROGRAM, segment_records_max: 50, ..Options::new(dir) }

@@ -389,7 +389,7 @@ impl<'a> Verifier<'a> {
         };
         let mut targets = self.program.projections.iter().map(target).collect::<Result<Vec<Target>, Error>>()?;
         let folders = if self.pace.is_unhindered() { rebuild::folders() } else { 0 };
-        let manner = Manner { bytes_max: super::REBUILD_CHUNK_BYTES_MAX, aside: None, folders };
+        let manner = Manner { bytes_max: super::REBUILD_CHUNK_BYTES_MAX, aside: None, seen: false, folders };
         rebuild::replay(&mut targets, &self.snapshot, &manner, &mut |now| {
             if let Some(now) = now {
                 progress(now.done, now.end);
