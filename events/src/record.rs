@@ -62,6 +62,9 @@ impl Record {
     }
 }
 
+/// What every line has, once.
+const MEMBERS: [&str; 7] = ["seq", "at", "kind", "v", "prev", "data", "personal"];
+
 /// Reads a line in one pass, if its members stand in the order that they are written in: the kind before the fact.
 struct Reading<'a> {
     /// What is known of the line if the rest of it cannot be read.
@@ -79,7 +82,14 @@ impl<'de> Visitor<'de> for Reading<'_> {
         let (mut at, mut kind, mut v, mut prev) = (None, None, None, None);
         let (mut event, mut unknown) = (None, None);
         let (mut early_data, mut early_personal) = (None::<&RawValue>, None::<&RawValue>);
+        let mut seen: Vec<&'static str> = Vec::with_capacity(MEMBERS.len());
         while let Some(Text(member)) = map.next_key()? {
+            if let Some(member) = MEMBERS.iter().find(|known| **known == member) {
+                if seen.contains(member) {
+                    return Err(A::Error::duplicate_field(member));
+                }
+                seen.push(member);
+            }
             match &*member {
                 "seq" => *self.seq = Some(map.next_value()?),
                 "at" => at = Some(map.next_value()?),
@@ -99,6 +109,9 @@ impl<'de> Visitor<'de> for Reading<'_> {
                 },
                 _ => drop(map.next_value::<IgnoredAny>()?),
             }
+        }
+        if let Some(missing) = MEMBERS.iter().find(|member| !seen.contains(member)) {
+            return Err(A::Error::missing_field(missing));
         }
         if let (Some(data), Some(kind), Some(version)) = (early_data, kind.as_deref(), v) {
             event = again(event::Data { kind, version }, data)?;
@@ -252,6 +265,19 @@ mod tests {
         assert!(matches!(Record::decode(newer.as_bytes()), Err(Error::UnknownKind { version: 2, .. })));
         let wrong = sorted.replace(r#""account":"#, r#""accounts":"#);
         assert!(matches!(Record::decode(wrong.as_bytes()), Err(Error::Damaged { seq: Some(Seq(7)), .. })));
+    }
+
+    #[test]
+    fn every_member_is_there_once() {
+        let line = String::from_utf8(record().to_line()).unwrap();
+        for member in MEMBERS {
+            let missing = line.replacen(&format!("\"{member}\":"), "\"other\":", 1);
+            let twice = line.replacen('{', &format!("{{\"{member}\":7,"), 1);
+            for damaged in [missing, twice] {
+                assert!(matches!(Record::decode(damaged.as_bytes()), Err(Error::Damaged { .. })), "{damaged}");
+                assert!(Envelope::decode(damaged.as_bytes()).is_err(), "{damaged}");
+            }
+        }
     }
 
     /// A record of every kind and version that was ever written, in the bytes it was written with.
