@@ -67,7 +67,6 @@ macro_rules! events {
                     $(Event::$kind(fact) => write_json(out, &fact.personal()),)*
                 }
             }
-
         }
 
         impl<'de> DeserializeSeed<'de> for Data<'_> {
@@ -81,10 +80,12 @@ macro_rules! events {
             }
         }
 
-        impl Personal<'_> {
-            fn read<'de, A: MapAccess<'de>>(self, map: &mut A) -> Result<(), A::Error> {
+        impl<'de> DeserializeSeed<'de> for Personal<'_> {
+            type Value = ();
+
+            fn deserialize<D: Deserializer<'de>>(self, personal: D) -> Result<(), D::Error> {
                 match self.event {
-                    $(Event::$kind(fact) => fact.set_personal(map.next_value()?),)*
+                    $(Event::$kind(fact) => fact.set_personal(Deserialize::deserialize(personal)?),)*
                 }
                 Ok(())
             }
@@ -163,12 +164,15 @@ pub(crate) struct Data<'a> {
     pub(crate) version: u32,
 }
 
-/// Reads the personal part of a fact, an object with its subject as the only name, into it.
+/// Reads the personal part of a fact into it.
 pub(crate) struct Personal<'a> {
     pub(crate) event: &'a mut Event,
 }
 
-impl<'de> DeserializeSeed<'de> for Personal<'_> {
+/// Reads an object that has the personal part under the name of its subject.
+pub(crate) struct BySubject<'a>(pub(crate) Personal<'a>);
+
+impl<'de> DeserializeSeed<'de> for BySubject<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, personal: D) -> Result<(), D::Error> {
@@ -176,7 +180,7 @@ impl<'de> DeserializeSeed<'de> for Personal<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Personal<'_> {
+impl<'de> Visitor<'de> for BySubject<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -185,7 +189,7 @@ impl<'de> Visitor<'de> for Personal<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         if map.next_key::<IgnoredAny>()?.is_some() {
-            self.read(&mut map)?;
+            map.next_value_seed(self.0)?;
         }
         while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
         Ok(())

@@ -251,8 +251,8 @@ macro_rules! hexadecimal {
             fn with_text<T>(&self, work: impl FnOnce(&str) -> T) -> T {
                 let mut text = [0u8; $bytes * 2];
                 for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
-                    pair[0] = b"0123456789abcdef"[usize::from(byte >> 4)];
-                    pair[1] = b"0123456789abcdef"[usize::from(byte & 15)];
+                    pair[0] = DIGITS[usize::from(byte >> 4)];
+                    pair[1] = DIGITS[usize::from(byte & 15)];
                 }
                 work(std::str::from_utf8(&text).expect("hexadecimal digits are ASCII"))
             }
@@ -302,12 +302,14 @@ macro_rules! hexadecimal {
     )*};
 }
 
+const DIGITS: [u8; 16] = *b"0123456789abcdef";
+
 /// What a lower-case hexadecimal digit stands for; more than 15 for every other byte.
 const NIBBLES: [u8; 256] = {
     let mut nibbles = [0xff; 256];
     let mut n = 0;
     while n < 16 {
-        nibbles[b"0123456789abcdef"[n] as usize] = n as u8;
+        nibbles[DIGITS[n] as usize] = n as u8;
         n += 1;
     }
     nibbles

@@ -53,89 +53,76 @@ impl Record {
     /// Reads a line that [`Record::encode`] or an older version of it wrote. Unknown fields are passed over (they stay in the
     /// line); an unknown kind is an error.
     pub fn decode(line: &[u8]) -> Result<Record, Error> {
-        // Once for the whole line, not for each text in it.
-        let line = std::str::from_utf8(line).map_err(|e| Error::Damaged { seq: None, why: e.to_string() })?;
-        let mut seq = None;
-        let mut json = serde_json::Deserializer::from_str(line);
-        let read = json.deserialize_map(Reading { seq: &mut seq }).and_then(|read| json.end().map(|()| read));
-        read.unwrap_or_else(|e| Err(Error::Damaged { seq, why: e.to_string() }))
+        // Checked once for the whole line, not for each text in it.
+        let text = std::str::from_utf8(line).ok();
+        text.and_then(|text| serde_json::from_str(text).ok())
+            .map_or_else(|| Record::decode_in_parts(line), |AsWritten(r)| Ok(r))
+    }
+
+    /// Reads also what [`AsWritten`] does not, and says what is wrong.
+    fn decode_in_parts(line: &[u8]) -> Result<Record, Error> {
+        let Envelope { seq, at, kind, v, prev, data, personal } = Envelope::decode(line)?;
+        let damaged = |e: serde_json::Error| Error::Damaged { seq: Some(seq), why: e.to_string() };
+        let data = &mut serde_json::Deserializer::from_str(data.get());
+        let mut event = event::Data { kind: &kind, version: v }
+            .deserialize(data)
+            .map_err(damaged)?
+            .ok_or_else(|| Error::UnknownKind { seq, kind: kind.clone().into_owned(), version: v })?;
+        if let Some(personal) = personal.values().next() {
+            let personal = &mut serde_json::Deserializer::from_str(personal.get());
+            event::Personal { event: &mut event }.deserialize(personal).map_err(damaged)?;
+        }
+        Ok(Record { seq, at, prev, event })
     }
 }
 
-/// What every line has, once.
-const MEMBERS: [&str; 7] = ["seq", "at", "kind", "v", "prev", "data", "personal"];
+/// A line with the members that [`Record::encode`] writes, in their order: the kind is known before the fact, so one pass does.
+struct AsWritten(Record);
 
-/// Reads a line in one pass, if its members stand in the order that they are written in: the kind before the fact.
-struct Reading<'a> {
-    /// What is known of the line if the rest of it cannot be read.
-    seq: &'a mut Option<Seq>,
+impl<'de> Deserialize<'de> for AsWritten {
+    fn deserialize<D: Deserializer<'de>>(line: D) -> Result<AsWritten, D::Error> {
+        line.deserialize_map(InOrder).map(AsWritten)
+    }
 }
 
-impl<'de> Visitor<'de> for Reading<'_> {
-    type Value = Result<Record, Error>;
+struct InOrder;
+
+impl<'de> Visitor<'de> for InOrder {
+    type Value = Record;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a record")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let (mut at, mut kind, mut v, mut prev) = (None, None, None, None);
-        let (mut event, mut unknown) = (None, None);
-        let (mut early_data, mut early_personal) = (None::<&RawValue>, None::<&RawValue>);
-        let mut seen: Vec<&'static str> = Vec::with_capacity(MEMBERS.len());
-        while let Some(Text(member)) = map.next_key()? {
-            if let Some(member) = MEMBERS.iter().find(|known| **known == member) {
-                if seen.contains(member) {
-                    return Err(A::Error::duplicate_field(member));
-                }
-                seen.push(member);
-            }
-            match &*member {
-                "seq" => *self.seq = Some(map.next_value()?),
-                "at" => at = Some(map.next_value()?),
-                "kind" => kind = Some(map.next_value::<Text<'de>>()?.0),
-                "v" => v = Some(map.next_value()?),
-                "prev" => prev = Some(map.next_value()?),
-                "data" => match (kind.as_deref(), v) {
-                    (Some(kind), Some(version)) => {
-                        event = map.next_value_seed(event::Data { kind, version })?;
-                        unknown = event.is_none().then(|| (kind.to_owned(), version));
-                    }
-                    _ => early_data = Some(map.next_value()?),
-                },
-                "personal" => match &mut event {
-                    Some(event) => map.next_value_seed(event::Personal { event })?,
-                    None => early_personal = Some(map.next_value()?),
-                },
-                _ => drop(map.next_value::<IgnoredAny>()?),
-            }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Record, A::Error> {
+        let seq = member(&mut map, "seq")?;
+        let at = member(&mut map, "at")?;
+        let Text(kind) = member(&mut map, "kind")?;
+        let version = member(&mut map, "v")?;
+        let prev = member(&mut map, "prev")?;
+        name(&mut map, "data")?;
+        let event = map.next_value_seed(event::Data { kind: &kind, version })?;
+        let mut event = event.ok_or_else(|| A::Error::custom("no such kind"))?;
+        name(&mut map, "personal")?;
+        map.next_value_seed(event::BySubject(event::Personal { event: &mut event }))?;
+        match map.next_key::<IgnoredAny>()? {
+            None => Ok(Record { seq, at, prev, event }),
+            Some(_) => Err(A::Error::custom("more members")),
         }
-        if let Some(missing) = MEMBERS.iter().find(|member| !seen.contains(member)) {
-            return Err(A::Error::missing_field(missing));
-        }
-        if let (Some(data), Some(kind), Some(version)) = (early_data, kind.as_deref(), v) {
-            event = again(event::Data { kind, version }, data)?;
-            unknown = event.is_none().then(|| (kind.to_owned(), version));
-        }
-        if let (Some(personal), Some(event)) = (early_personal, &mut event) {
-            again(event::Personal { event }, personal)?;
-        }
-        let seq = self.seq.ok_or_else(|| A::Error::missing_field("seq"))?;
-        if let Some((kind, version)) = unknown {
-            return Ok(Err(Error::UnknownKind { seq, kind, version }));
-        }
-        Ok(Ok(Record {
-            seq,
-            at: at.ok_or_else(|| A::Error::missing_field("at"))?,
-            prev: prev.ok_or_else(|| A::Error::missing_field("prev"))?,
-            event: event.ok_or_else(|| A::Error::missing_field("data"))?,
-        }))
     }
 }
 
-/// What stood before that which says how to read it.
-fn again<'de, S: DeserializeSeed<'de>, E: serde::de::Error>(seed: S, raw: &'de RawValue) -> Result<S::Value, E> {
-    seed.deserialize(&mut serde_json::Deserializer::from_str(raw.get())).map_err(E::custom)
+fn member<'de, A: MapAccess<'de>, T: Deserialize<'de>>(map: &mut A, of: &str) -> Result<T, A::Error> {
+    name(map, of)?;
+    map.next_value()
+}
+
+/// The next member has this name.
+fn name<'de, A: MapAccess<'de>>(map: &mut A, expected: &str) -> Result<(), A::Error> {
+    match map.next_key()? {
+        Some(Text(name)) if name == expected => Ok(()),
+        Some(_) | None => Err(A::Error::custom("another order")),
+    }
 }
 
 /// A text that is borrowed from the line where it can be.
@@ -270,7 +257,7 @@ mod tests {
     #[test]
     fn every_member_is_there_once() {
         let line = String::from_utf8(record().to_line()).unwrap();
-        for member in MEMBERS {
+        for member in ["seq", "at", "kind", "v", "prev", "data", "personal"] {
             let missing = line.replacen(&format!("\"{member}\":"), "\"other\":", 1);
             let twice = line.replacen('{', &format!("{{\"{member}\":7,"), 1);
             for damaged in [missing, twice] {
