@@ -11,6 +11,7 @@ use postledger_events::Record;
 use postledger_projections::rows::{Key, Value};
 use postledger_projections::{Error, Order, Projection, Rows, RowsMut, Table};
 
+use super::fold::fold;
 use super::snapshot::failed;
 use super::store::{self, Store};
 
@@ -19,8 +20,7 @@ const ROW_BYTES: usize = 112;
 /// So many first bytes of keys decide nearly every comparison.
 const HEAD_BYTES: usize = 16;
 
-/// What one projection folds into. It sees its own table only and never scans: whatever else it read could not be rebuilt
-/// alone.
+/// What one projection folds into.
 pub(super) struct Fresh {
     projection: Projection,
     rows: HashMap<Key, Row>,
@@ -53,7 +53,8 @@ impl Fresh {
     }
 
     pub(super) fn fold(&mut self, record: &Record) -> Result<(), Error> {
-        (self.projection.fold)(record, self)
+        let projection = self.projection;
+        fold(&projection, record, self)
     }
 
     /// What it holds in memory and nobody stores yet, about.
@@ -87,14 +88,12 @@ impl Fresh {
     }
 
     /// Stores what is in memory, and returns what has to be merged into `keyspace` then, if its rows are not there.
-    pub(super) fn store_rest(&mut self, keyspace: &Keyspace) -> Result<Option<Runs>, store::Error> {
+    pub(super) fn store_rest(mut self, keyspace: &Keyspace) -> Result<Option<Runs>, store::Error> {
         let into = self.stored.clone().unwrap_or_else(|| keyspace.clone());
         self.take(into.clone()).store(&into)?;
-        self.taken_is_stored();
         if into == *keyspace {
             return Ok(None);
         }
-        self.stored = Some(keyspace.clone());
         let has_rows = |first: &u8| self.ends.as_ref().is_none_or(|ends| !ends[usize::from(*first)].is_empty());
         let firsts = (0..=u8::MAX).filter(has_rows).collect();
         Ok(Some(Runs { runs: into, keyspace: keyspace.clone(), firsts }))
@@ -108,11 +107,6 @@ impl Fresh {
     fn may_be_stored(&self, key: &[u8]) -> bool {
         self.ends.as_ref().is_none_or(|ends| key <= &ends[first_byte(key)][..])
     }
-
-    fn check(&self, table: Table, what: &str) -> Result<(), Error> {
-        let own = self.projection.table;
-        if table == own { Ok(()) } else { Err(Error { table, why: format!("the fold of {own:?} {what}") }) }
-    }
 }
 
 fn first_byte(key: &[u8]) -> usize {
@@ -121,7 +115,6 @@ fn first_byte(key: &[u8]) -> usize {
 
 impl Rows for Fresh {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Value>, Error> {
-        self.check(table, "reads it")?;
         if let Some(row) = self.rows.get(key) {
             return Ok(row.value.clone());
         }
@@ -136,13 +129,12 @@ impl Rows for Fresh {
     }
 
     fn scan(&self, table: Table, _: &[u8], _: &[u8], _: Order, _: usize) -> Result<Vec<(Key, Value)>, Error> {
-        Err(Error { table, why: format!("the fold of {:?} scans it", self.projection.table) })
+        Err(Error { table, why: "no scan while it is made anew".to_owned() })
     }
 }
 
 impl RowsMut for Fresh {
-    fn put(&mut self, table: Table, key: Key, value: Value) {
-        assert_eq!(table, self.projection.table, "a fold writes its own table");
+    fn put(&mut self, _: Table, key: Key, value: Value) {
         let new = !self.may_be_stored(&key);
         match self.rows.entry(key) {
             hash_map::Entry::Occupied(mut row) => {
@@ -157,8 +149,7 @@ impl RowsMut for Fresh {
         }
     }
 
-    fn remove(&mut self, table: Table, key: Key) {
-        assert_eq!(table, self.projection.table, "a fold writes its own table");
+    fn remove(&mut self, _: Table, key: Key) {
         let stored = self.may_be_stored(&key);
         match self.rows.entry(key) {
             hash_map::Entry::Occupied(row) if row.get().new => {

@@ -4,6 +4,7 @@ mod assemble;
 mod bodies;
 mod chain;
 mod export;
+mod fold;
 mod fresh;
 pub mod import;
 mod journals;

@@ -3,9 +3,8 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use postledger_events::Record;
 use postledger_projections::rows::{Key, Value};
-use postledger_projections::{Error, Order, Projection, Rows, RowsMut, Table};
+use postledger_projections::{Error, Order, Rows, RowsMut, Table};
 
 /// Remembers what it read, so that each row is fetched once.
 pub(super) struct Overlay<R> {
@@ -34,11 +33,6 @@ impl<R: Rows> Overlay<R> {
     pub(super) fn new(base: R) -> Overlay<R> {
         let layers = Table::ALL.iter().map(|_| RefCell::default()).collect();
         Overlay { base, layers }
-    }
-
-    /// Folds one record. A fold sees its own table only and never scans: whatever else it read could not be rebuilt alone.
-    pub(super) fn fold(&mut self, projection: &Projection, record: &Record) -> Result<(), Error> {
-        (projection.fold)(record, &mut OwnTable { rows: self, table: projection.table })
     }
 
     /// What has to be stored of a table, in the order of the keys: the last state of each row, `None` to remove it. Nothing
@@ -123,41 +117,5 @@ impl<R: Rows> RowsMut for Overlay<R> {
 
     fn remove(&mut self, table: Table, key: Key) {
         self.write(table, key, None);
-    }
-}
-
-/// What a fold sees.
-struct OwnTable<'a, R> {
-    rows: &'a mut Overlay<R>,
-    table: Table,
-}
-
-impl<R: Rows> OwnTable<'_, R> {
-    fn check(&self, table: Table, what: &str) -> Result<(), Error> {
-        let why = || format!("the fold of {:?} {what}", self.table);
-        if table == self.table { Ok(()) } else { Err(Error { table, why: why() }) }
-    }
-}
-
-impl<R: Rows> Rows for OwnTable<'_, R> {
-    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Value>, Error> {
-        self.check(table, "reads it")?;
-        self.rows.get(table, key)
-    }
-
-    fn scan(&self, table: Table, _: &[u8], _: &[u8], _: Order, _: usize) -> Result<Vec<(Key, Value)>, Error> {
-        Err(Error { table, why: format!("the fold of {:?} scans it", self.table) })
-    }
-}
-
-impl<R: Rows> RowsMut for OwnTable<'_, R> {
-    fn put(&mut self, table: Table, key: Key, value: Value) {
-        assert_eq!(table, self.table, "a fold writes its own table");
-        self.rows.put(table, key, value);
-    }
-
-    fn remove(&mut self, table: Table, key: Key) {
-        assert_eq!(table, self.table, "a fold writes its own table");
-        self.rows.remove(table, key);
     }
 }

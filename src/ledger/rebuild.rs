@@ -24,9 +24,9 @@ use super::{Options, Shared};
 const STEP_RECORDS: u64 = 10_000;
 /// Lines that are read and decoded at once, by their size: single records may be large.
 const PART_BYTES: usize = 256 * 1024;
-const FOLDERS_MAX: usize = 4;
 /// How many of these may be read ahead of the folding.
 const PARTS_AHEAD: usize = 4;
+const FOLDERS_MAX: usize = 4;
 /// What is left for the writer, which folds it between two batches.
 const REST_RECORDS_MAX: u64 = 1_000;
 
@@ -188,7 +188,7 @@ fn read_ahead(parts: Parts, folders: &[SyncSender<Arc<Vec<Record>>>]) -> Result<
 /// Stores what is in memory, and merges what is aside.
 fn finish(foldings: Vec<Folding<'_>>, manner: &Manner<'_>, done: Seq) -> Result<(), Error> {
     let runs: Mutex<Vec<Runs>> = Mutex::default();
-    share_out(manner, foldings, |Folding { target, mut rows }| {
+    share_out(manner, foldings, |Folding { target, rows }| {
         let aside = rows.store_rest(&target.keyspace)?;
         target.applied = done;
         // Locked for a moment only.

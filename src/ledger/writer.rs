@@ -17,6 +17,7 @@ use postledger_events::time::Timestamp;
 use postledger_events::{Record, Refusal};
 
 use super::bodies::{Place, Staged, StagedFile, is_inline};
+use super::fold::fold;
 use super::overlay::Overlay;
 use super::rebuild::Target;
 use super::snapshot::{Moment as Published, Segment, Snapshot, TableView, View};
@@ -203,7 +204,7 @@ impl Writer {
         let line = record.to_line();
         for projection in self.program.projections {
             if self.view.table(projection.table)?.as_of.is_none() {
-                batch.overlay.fold(projection, &record)?;
+                fold(projection, &record, &mut batch.overlay)?;
             }
         }
         batch.head = Head { seq: record.seq, hash: Sha256::of(&line), at: record.at };
