@@ -16,7 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use postledger_web::peer::{LocalUser, Peer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -27,6 +27,9 @@ use tower::ServiceExt as _;
 /// Connections of one listener at once.
 const CONNECTIONS_MAX: usize = 10_000;
 const CONNECTIONS_MIN: usize = 16;
+/// Connections that the system keeps while none is accepted, if it allows so many. Of what is more than that some are reset,
+/// which their clients see as a failed request.
+const BACKLOG: u32 = 4096;
 /// Files that the ledger and everything but HTTP may have open.
 const FILES_RESERVED: u64 = 512;
 /// Listeners that share what is left.
@@ -200,7 +203,32 @@ fn connections_max() -> usize {
 }
 
 /// Opens a listening socket, with an error that says what it is for.
-pub async fn bind(addr: SocketAddr, what: &str) -> io::Result<TcpListener> {
-    let bound = TcpListener::bind(addr).await;
-    bound.map_err(|e| io::Error::new(e.kind(), format!("cannot listen on {addr} for {what}: {e}")))
+pub fn bind(addr: SocketAddr, what: &str) -> io::Result<TcpListener> {
+    listen(addr).map_err(|e| io::Error::new(e.kind(), format!("cannot listen on {addr} for {what}: {e}")))
+}
+
+fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // The connections of a server that ran before do not hold up the next one.
+    socket.set_reuseaddr(true)?;
+    socket.bind(addr)?;
+    socket.listen(BACKLOG)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn clients_that_come_at_once_wait_to_be_accepted() {
+        let socket = bind(([127, 0, 0, 1], 0).into(), "a test").unwrap();
+        let allowed = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+        let at_once = allowed.trim().parse::<usize>().unwrap().min(512);
+        let addr = socket.local_addr().unwrap();
+        let connect = |_| std::net::TcpStream::connect_timeout(&addr, TLS_TIMEOUT).unwrap();
+        let clients: Vec<_> = (0..at_once).map(connect).collect();
+        for client in clients {
+            assert_eq!(socket.accept().await.unwrap().1, client.local_addr().unwrap());
+        }
+    }
 }

@@ -49,7 +49,7 @@ pub fn control(dir: &Path) -> Result<UnixListener, Error> {
 }
 
 /// Opens a socket for HTTP.
-pub async fn http_door(
+pub fn http_door(
     addr: SocketAddr,
     webapi: Mount,
     forwarded: bool,
@@ -57,7 +57,7 @@ pub async fn http_door(
     tls: Option<Arc<rustls::ServerConfig>>,
     intake: &Arc<Semaphore>,
 ) -> Result<HttpDoor, Error> {
-    let socket = http::bind(addr, "HTTP").await?;
+    let socket = http::bind(addr, "HTTP")?;
     let config = Config { webapi, forwarded, message_bytes_max, intake: Arc::clone(intake) };
     Ok(HttpDoor { socket, config, tls })
 }

@@ -87,7 +87,7 @@ async fn serve(request: &Request, settings: Settings, ledger: Ledger, clock: Clo
     write_admin_password(dir, &admin)?;
     let program = settings.program(ledger, clock, Some(admin));
     set_up(&program, ips[0]).await?;
-    let doors = open_doors(&program, dir, &ips, &certificate).await?;
+    let doors = open_doors(&program, dir, &ips, &certificate)?;
     let roots = deliver::TlsRoots::Given(certificate_files.roots()?);
     greet(dir, ips[0]);
     if !ips[0].is_loopback() {
@@ -189,7 +189,7 @@ fn refused(e: ExecuteError) -> Error {
     })
 }
 
-async fn open_doors(
+fn open_doors(
     program: &Arc<Program>,
     dir: &Path,
     ips: &[IpAddr],
@@ -217,17 +217,17 @@ async fn open_doors(
     let mut doors = Doors { http: Vec::new(), smtp: Vec::new(), metrics: Vec::new(), control, certificate };
     for (n, ip) in ips.iter().enumerate() {
         let at = |port| SocketAddr::new(*ip, port);
-        let smtp = match http::bind(at(SMTP_PORT), "SMTP").await {
+        let smtp = match http::bind(at(SMTP_PORT), "SMTP") {
             // A machine without IPv6 is served on IPv4 alone.
             Err(e) if n > 0 && e.kind() == std::io::ErrorKind::AddrNotAvailable => continue,
             bound => bound?,
         };
         doors.smtp.push((smtp, Arc::clone(&listener)));
         let webapi = Mount::default;
-        doors.http.push(doors::http_door(at(HTTP_PORT), webapi(), false, size, None, &intake).await?);
+        doors.http.push(doors::http_door(at(HTTP_PORT), webapi(), false, size, None, &intake)?);
         let tls = Some(Arc::clone(&tls));
-        doors.http.push(doors::http_door(at(HTTPS_PORT), webapi(), false, size, tls, &intake).await?);
-        doors.metrics.push(http::bind(at(METRICS_PORT), "metrics").await?);
+        doors.http.push(doors::http_door(at(HTTPS_PORT), webapi(), false, size, tls, &intake)?);
+        doors.metrics.push(http::bind(at(METRICS_PORT), "metrics")?);
     }
     Ok(doors)
 }

@@ -59,14 +59,13 @@ async fn serve(
             Some(_) | None => None,
         };
         let size = config.message_bytes_max;
-        let door =
-            doors::http_door(listener.listen, listener.webapi_path.clone(), listener.forwarded, size, tls, &intake)
-                .await?;
+        let mount = listener.webapi_path.clone();
+        let door = doors::http_door(listener.listen, mount, listener.forwarded, size, tls, &intake)?;
         tracing::info!("HTTP on {}", listener.listen);
         doors.http.push(door);
     }
     if let Some(metrics) = &config.metrics {
-        doors.metrics.push(http::bind(metrics.listen, "metrics").await?);
+        doors.metrics.push(http::bind(metrics.listen, "metrics")?);
     }
     doors::run(program, doors, config.hostname, deliver::TlsRoots::Platform).await
 }
