@@ -78,11 +78,7 @@ impl Submitter {
         let bodies = std::iter::once(stored).chain(sent_copy).collect();
         let intent = Intent { command: Command::Submit(Box::new(command)), bodies, secrets: Vec::new() };
         match expected.submit(intent).await.map_err(send_error)?.answer {
-            Answer::Submitted(submitted) => {
-                let Submitted { message, recipients, repeated, .. } = &submitted;
-                tracing::info!(%message, recipients = recipients.len(), repeated, "accepted");
-                Ok(submitted)
-            }
+            Answer::Submitted(submitted) => Ok(submitted),
             other => unreachable!("a submission is answered with one, not {other:?}"),
         }
     }

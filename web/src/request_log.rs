@@ -1,5 +1,6 @@
-//! One line in the program's log for each request, under an id that its answer carries. No path is logged as it came, since
-//! paths can hold addresses: the route that it matched is.
+//! One line in the program's log for each request, under an id that its answer carries: with what became of it, since each
+//! line costs whoever waits for the answer. No path is logged as it came, since paths can hold addresses: the route that it
+//! matched is.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,10 +9,12 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::Response;
+use postledger_events::command::Submitted;
 use postledger_events::id::KeyId;
 use postledger_events::time::Timestamp;
 use tokio::time::Instant;
-use tracing::Instrument;
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -35,7 +38,17 @@ impl RequestIds {
 
 /// Has this request's line, and all lines from here on that belong to it, tell which key it came with.
 pub fn note_key(key: KeyId) {
-    tracing::Span::current().record("key", key.0);
+    Span::current().record("key", key.0);
+}
+
+/// Has this request's line tell what was accepted.
+pub fn note_submitted(submitted: &Submitted) {
+    let span = Span::current();
+    span.record("message", tracing::field::display(&submitted.message));
+    span.record("recipients", submitted.recipients.len());
+    if submitted.repeated {
+        span.record("repeated", true);
+    }
 }
 
 /// What a log line tells, and where the id is set.
@@ -44,7 +57,7 @@ pub async fn log(State(ids): State<Arc<RequestIds>>, request: Request, next: Nex
     let route = request.extensions().get::<MatchedPath>().map_or("(none)", MatchedPath::as_str).to_owned();
     let method = request.method().clone();
     let started = Instant::now();
-    let span = tracing::info_span!("request", id, key = tracing::field::Empty);
+    let span = tracing::info_span!("request", id, key = Empty, message = Empty, recipients = Empty, repeated = Empty);
     let mut response = next.run(request).instrument(span.clone()).await;
     let (status, micros) = (response.status().as_u16(), started.elapsed().as_micros());
     tracing::info!(parent: &span, %method, route, status, micros);

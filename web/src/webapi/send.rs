@@ -21,10 +21,10 @@ use super::form::{Form, FormFile, Role};
 use super::json::fields;
 use super::time::Time;
 use super::{Caller, Method, decode, ok, parse_address, trace};
-use crate::Port;
 use crate::openapi::Describe;
 use crate::port::{Login, SendRequest};
 use crate::status::{Code, Fault};
+use crate::{Port, request_log};
 
 /// Keys of Extra.
 const EXTRA_KEYS_MAX: usize = 50;
@@ -141,6 +141,7 @@ pub async fn call<P: Port>(port: &Arc<P>, caller: Caller<'_>, form: Form) -> Res
     // A message may be large; it need not be in memory twice while it is composed and written.
     drop(json);
     let submitted = port.send(request).await?;
+    request_log::note_submitted(&submitted);
     Ok(ok(&result(&submitted)))
 }
 
