@@ -76,8 +76,9 @@ pub const BODY_LARGE_BYTES: u64 = 1024 * 1024;
 /// Records of one segment of the log.
 const SEGMENT_RECORDS_MAX: u64 = 4_000_000;
 /// What a rebuild holds in memory before it stores it, half of it while that is being stored. 3.3 million records took 25.2 s
-/// with 48 MiB, 23.7 s with 128 (350 MiB in all at their height) and 23.1 s with 256 (540 MiB).
-const REBUILD_CHUNK_BYTES_MAX: usize = 128 * 1024 * 1024;
+/// with 48 MiB, 23.7 s with 128 and 23.1 s with 256 (540 MiB in all at their height). 10 million took 53.9 and 58.0 s with 96 MiB
+/// (353 MiB in all), 53.9 and 54.1 s with 128 (445 MiB, and once 510).
+const REBUILD_CHUNK_BYTES_MAX: usize = 112 * 1024 * 1024;
 /// Blocks of the engine that are kept in memory.
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;
 /// From the end of one round over the whole ledger to the next.
