@@ -62,6 +62,8 @@ fuzz:
 			-max_total_time=$(SECONDS) -timeout=10 -max_len=16384 || exit 1; \
 	done
 
-# Figures of this machine; the large ledgers take most of the time. docs/performance.md says how to choose parts.
+# Figures of this machine; the large ledgers take most of the time. Postfix is installed first if it is missing.
+# docs/performance.md says how to choose parts.
 bench:
+	sh tests/install-peers.sh
 	$(CARGO) bench --locked --bench bench
