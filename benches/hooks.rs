@@ -15,10 +15,10 @@ use super::server::{ADMIN, Next, Server, scratch, set_up};
 use super::table::{Asked, Line, Table};
 
 /// Messages that are told of in one turn; each endpoint gets a call for each.
-const MESSAGES: u64 = 9_000;
+const MESSAGES: u64 = 15_000;
 const ENDPOINTS: u64 = 4;
 /// With and without an endpoint that hangs, in turn, so that what else the machine does meets both.
-const TURNS: u32 = 2;
+const TURNS: u32 = 3;
 /// Calls that go before the time is taken.
 const WARM_UP: u64 = 2_000;
 const PATIENCE: Duration = Duration::from_secs(600);

@@ -55,8 +55,11 @@ pub fn look(
     let mut order = Vec::new();
     let mut abandoned: BTreeMap<AttemptId, (MessageUuid, Vec<DeliveryId>)> = BTreeMap::new();
     let mut messages: HashMap<MessageUuid, Option<Arc<MessageRow>>> = HashMap::new();
-    for id in due.iter().map(|due| due.id).filter(|id| !known.contains(id)) {
-        let Some(row) = deliveries::delivery(rows, id)? else { continue };
+    let unknown = || due.iter().map(|due| due.id).filter(|id| !known.contains(id));
+    let numbered = deliveries::numbered(rows, unknown().collect())?;
+    let mut numbered: HashMap<DeliveryId, _> = numbered.into_iter().map(|row| (row.id, row)).collect();
+    for id in unknown() {
+        let Some(row) = numbered.remove(&id) else { continue };
         if let State::Running(attempt, _) = row.state {
             abandoned.entry(attempt).or_insert((row.message, Vec::new())).1.push(id);
             continue;
