@@ -530,9 +530,10 @@ pub struct AcceptClock {
 /// The ledger goes on from a record that need not be the last that was ever written.
 #[derive(Clone, Debug)]
 pub struct Branch {
-    /// The last record, and its hash.
+    /// The last record, its hash, and its time.
     pub from_seq: Seq,
     pub from_hash: Sha256,
+    pub from_at: Timestamp,
     /// The last record that is known to have been written by any branch.
     pub known: Seq,
     pub reason: String,

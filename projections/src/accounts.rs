@@ -82,6 +82,8 @@ pub struct Counters {
     pub job: u64,
     /// The last record that branched the ledger; 0 if none did.
     pub branch: Seq,
+    /// The job that came with it.
+    pub branch_job: u64,
     hold_rules: u64,
     jobs: u64,
 }
@@ -287,6 +289,7 @@ pub(crate) fn fold(record: &Record, rows: &mut dyn RowsMut) -> Result<(), Error>
             count(rows, |c| {
                 c.hold_rule = e.numbers.hold_rule.0;
                 c.branch = e.next_seq;
+                c.branch_job = e.job.0;
             })?;
             start_job(rows, record, e.job, Work::HoldRestored(e.next_seq), &e.by)?;
         }

@@ -37,7 +37,7 @@ pub struct Projection {
 
 /// All projections.
 pub const PROJECTIONS: &[Projection] = &[
-    Projection { name: "accounts", version: 3, table: Table::Accounts, decides: true, fold: accounts::fold },
+    Projection { name: "accounts", version: 4, table: Table::Accounts, decides: true, fold: accounts::fold },
     Projection { name: "deliveries", version: 5, table: Table::Deliveries, decides: true, fold: deliveries::fold },
     Projection {
         name: "suppressions",

@@ -1,6 +1,7 @@
 //! Going on from a record behind which something was cut off.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use postledger_events::command::{AbandonAttempt, AdvanceJob, Branch};
 use postledger_events::fact::job::Work;
@@ -8,22 +9,23 @@ use postledger_events::fact::ledger::{LastNumbers, LedgerBranched};
 use postledger_events::id::{
     AttemptId, COUNTER_BITS, DeliveryId, HoldRuleId, JobId, KeyId, MessageUuid, MsgId, Seq, SuppressionId,
 };
-use postledger_events::refusal::RECIPIENTS_MAX;
 use postledger_events::time::Timestamp;
 use postledger_events::{Command, Refusal};
 use postledger_projections::deliveries::{Due, State};
 use postledger_projections::{Error, Rows, access, accounts, deliveries, mailboxes, suppressions};
 
-use super::{Decision, Policy, damaged, next_number};
+use super::{Decision, Moment, Policy, damaged, next_number};
 
-/// More than another branch can have given out that nobody knows of: 4 billion, of the 8,796 billion that there are.
+/// What a branch leaves out in any case: 4 billion, of the 8,796 billion numbers that there are.
 const SKIP: u64 = 1 << 32;
+/// More numbers than any branch gives out in a millisecond, over any length of time that takes more than [`SKIP`] of them.
+const NUMBERS_PER_MS: u64 = 16;
 /// Deliveries that are looked at together.
 const WINDOW: usize = 1_000;
 
-pub fn branch(c: &Branch, rows: &dyn Rows, policy: &Policy) -> Result<Decision, Refusal> {
+pub fn branch(c: &Branch, rows: &dyn Rows, policy: &Policy, moment: Moment) -> Result<Decision, Refusal> {
     let known = c.known.max(c.from_seq).0 - c.from_seq.0;
-    let skip = given_out(known).saturating_add(SKIP);
+    let skip = left_out(known, moment.now.since(c.from_at));
     let last = |last: u64| skipped(last, skip, policy.ledger_number);
     let counters = accounts::counters(rows).map_err(damaged)?;
     let numbers = LastNumbers {
@@ -34,16 +36,18 @@ pub fn branch(c: &Branch, rows: &dyn Rows, policy: &Policy) -> Result<Decision, 
         key: KeyId(last(access::last_number(rows).map_err(damaged)?)?),
     };
     let job = JobId(last(counters.job)?);
-    let next_seq = Seq(c.from_seq.0 + known + SKIP);
+    let next_seq = Seq(c.from_seq.0.saturating_add(skip));
     let (from_seq, from_hash, reason, by) = (c.from_seq, c.from_hash, c.reason.clone(), c.by.clone());
     Ok(Decision::done(LedgerBranched { from_seq, from_hash, next_seq, numbers, job, reason, by }))
 }
 
-/// The most numbers that a branch has given out which is `known` places longer. A record gives out one for each recipient. What
-/// is cut off may have branched itself: its gaps are no records, and where its places jumped, so did its numbers.
-fn given_out(known: u64) -> u64 {
-    let (jumped, records) = (known / SKIP * SKIP, known % SKIP);
-    records * RECIPIENTS_MAX as u64 + jumped
+/// How far places and numbers jump, so that all of the branches that were made from a record meet with none of each other's: those
+/// that nobody knows of any more, too. What was cut off is `known` places longer; where it branched itself its numbers jumped as
+/// far as its places. All that any branch gave out by itself it did in the time `since` the record, and those that were made
+/// later begin where those before cannot have come to.
+fn left_out(known: u64, since: Duration) -> u64 {
+    let ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+    known.saturating_add(SKIP).saturating_add(ms.saturating_mul(NUMBERS_PER_MS))
 }
 
 /// `skip` numbers after the last one that was given out here.
@@ -86,12 +90,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cut_off_branches_cost_no_more_numbers_than_they_gave_out() {
-        assert_eq!(given_out(0), 0);
-        assert_eq!(given_out(7), 7 * RECIPIENTS_MAX as u64);
-        // Ten records, a branch that knew of three, ten records.
-        let (places, numbers) = (10 + (3 + SKIP) + 10, 20 * 1000 + given_out(3) + SKIP);
-        assert!(given_out(places) >= numbers);
-        assert!(given_out(100 * SKIP) < 1 << COUNTER_BITS, "a ledger can be restored a hundred times to its beginning");
+    fn branches_of_one_record_share_no_numbers() {
+        let (hour, minute) = (Duration::from_secs(3600), Duration::from_secs(60));
+        // A trial of a restore that takes a thousand recipients each second, and the restore itself, from the same backup.
+        let (trial, restore) = (left_out(7, hour), left_out(7, hour + minute));
+        assert!(trial + 60 * 1000 < restore);
+        assert!(left_out(0, Duration::from_nanos(1)) >= SKIP);
+        // Ten records of a thousand recipients, a branch that knew of three more, and ten such records again.
+        let jump = left_out(3, hour);
+        assert!(left_out(10 + jump + 10, hour + minute) > 20 * 1000 + jump);
+    }
+
+    #[test]
+    fn numbers_last_for_many_branches() {
+        let week = Duration::from_secs(7 * 24 * 3600);
+        let beginning = (0..100).fold(0, |known, _| left_out(known, week));
+        assert!(beginning < 1 << COUNTER_BITS, "a ledger can be restored a hundred times to what it was a week ago");
     }
 }

@@ -34,6 +34,10 @@ pub fn advance(c: &AdvanceJob, rows: &dyn Rows, moment: Moment) -> Result<Decisi
     let job = accounts::job(rows, c.job).map_err(damaged)?.filter(|job| !job.finished);
     let job = job.ok_or_else(|| Refusal::NoSuch(Thing::Job(c.job.to_string())))?;
     let mut step = Step { decision: Decision::new(Answer::More(true)), affected: job.affected };
+    if lets_go(&job.work) && job.job.0 < accounts::counters(rows).map_err(damaged)?.branch_job {
+        step.finish(&job);
+        return Ok(step.decision);
+    }
     match &job.work {
         Work::ApplyHoldRule(rule, matching) => step.apply_hold_rule(&job, *rule, matching, rows, moment),
         Work::HoldRestored(_) => step.hold_restored(&job, rows, moment),
@@ -44,6 +48,15 @@ pub fn advance(c: &AdvanceJob, rows: &dyn Rows, moment: Moment) -> Result<Decisi
     }
     .map_err(damaged)?;
     Ok(step.decision)
+}
+
+/// Whether it sends what is on hold. Who asked for that before the ledger was cut off did not mean what is on hold since.
+fn lets_go(work: &Work) -> bool {
+    match work {
+        Work::Queue(_, action) => *action == QueueAction::Release,
+        Work::Calls(_, action) => *action == CallAction::Retry,
+        Work::ApplyHoldRule(..) | Work::HoldRestored(_) | Work::RemoveAccount(_) | Work::RemoveEndpoint(..) => false,
+    }
 }
 
 /// Where a walk over the open deliveries is: first the others by due time, then those on hold, since what is held meanwhile,
@@ -472,7 +485,54 @@ impl Step {
 
 #[cfg(test)]
 mod tests {
+    use postledger_events::Record;
+    use postledger_events::event::Event;
+    use postledger_events::fact::job::JobStarted;
+    use postledger_events::fact::ledger::{LastNumbers, LedgerBranched};
+    use postledger_events::id::{HoldRuleId, JobId, KeyId, MsgId, Seq, Sha256, SuppressionId};
+    use postledger_projections::{Memory, fold};
+
     use super::*;
+
+    #[test]
+    fn a_release_from_before_the_cut_lets_nothing_go() {
+        let by = Author::program;
+        let works = [
+            Work::Queue(QueueFilter::default(), QueueAction::Release),
+            Work::Calls(CallFilter::default(), CallAction::Retry),
+            Work::Queue(QueueFilter::default(), QueueAction::Cancel),
+        ];
+        let started = |n, work: &Work| Event::from(JobStarted { job: JobId(n), work: work.clone(), by: by() });
+        let numbers = LastNumbers {
+            delivery: DeliveryId(0),
+            msg_id: MsgId(0),
+            suppression: SuppressionId(0),
+            hold_rule: HoldRuleId(0),
+            key: KeyId(0),
+        };
+        let branched = LedgerBranched {
+            from_seq: Seq(3),
+            from_hash: Sha256::ZERO,
+            next_seq: Seq(100),
+            numbers,
+            job: JobId(10),
+            reason: "restored".to_owned(),
+            by: by(),
+        };
+        let before = (1..).zip(&works).map(|(n, work)| (n, started(n, work)));
+        let after = (11..).zip(&works).map(|(n, work)| (100 + n, started(n, work)));
+        let mut rows = Memory::default();
+        for (seq, event) in before.chain([(100, branched.into())]).chain(after) {
+            fold(&Record { seq: Seq(seq), at: Timestamp::EPOCH, prev: Sha256::ZERO, event }, &mut rows).unwrap();
+        }
+        let moment = Moment { now: Timestamp::EPOCH, next: Seq(200) };
+        let ends = |job| {
+            let decision = advance(&AdvanceJob { job: JobId(job) }, &rows, moment).unwrap();
+            matches!(decision.events[..], [Event::JobFinished(_)])
+        };
+        assert_eq!([1, 2, 3].map(ends), [true, true, false]);
+        assert_eq!([11, 13].map(ends), [false, false]);
+    }
 
     #[test]
     fn cursors_round_trip() {

@@ -136,7 +136,7 @@ fn judge(command: &Command, rows: &dyn Rows, policy: &Policy, moment: Moment) ->
         Command::ResumeReplay(c) => replay::resume(c, rows),
         Command::CancelReplay(c) => replay::cancel(c, rows),
         Command::Expire(c) => expire::expire(c, rows, moment),
-        Command::Branch(c) => branch::branch(c, rows, policy),
+        Command::Branch(c) => branch::branch(c, rows, policy, moment),
         Command::LoseContents(c) => lose::lose(c, rows, moment),
         Command::AddKey(c) => access::add_key(c, rows, policy, moment),
         Command::RevokeKey(c) => access::revoke_key(c, rows),

@@ -319,7 +319,8 @@ fn write_first_records(writer: &mut Writer, options: &Options) -> Result<(), Err
 /// The time does not go back, and whoever asks for a branch says that it may go ahead.
 fn branch(writer: &mut Writer, wish: &BranchWish, now: Timestamp) -> Result<(), Error> {
     let (head, BranchWish { known, reason, by }) = (writer.head, wish.clone());
-    let command = Command::Branch(Branch { from_seq: head.seq, from_hash: head.hash, known, reason, by });
+    let Head { seq: from_seq, hash: from_hash, at: from_at } = head;
+    let command = Command::Branch(Branch { from_seq, from_hash, from_at, known, reason, by });
     execute(writer, &command, now.max(head.at))
 }
 
@@ -419,7 +420,7 @@ pub enum Error {
     Engine { why: String, aside: Option<PathBuf> },
     #[error(
         "{}: the file `watermark` is missing, so nobody can say whether the log is complete. Put it back as it was \
-         at this moment, or, if the log's end is right as it is, run `postledger verify --accept-log-end`",
+         at this moment, or run `postledger repair`, which goes on from what is there",
         dir.display()
     )]
     NoWatermark { dir: PathBuf },
@@ -448,8 +449,7 @@ fn holder(pid: Option<u32>) -> String {
 fn remedy(damage: &Damage, aside: Option<&Path>) -> String {
     let advice = match damage {
         Damage::EndsEarly { .. } => {
-            "Run `postledger repair --from BACKUPDIR`, or, if the missing records are given up, \
-             `postledger verify --accept-log-end`"
+            "Run `postledger repair`, which goes on from what is there, or from a backup that has more"
         }
         Damage::RowsApart { .. } => "Run `postledger rebuild --all`",
         Damage::Newer { .. } => "Start the newer program",
