@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -75,9 +75,10 @@ behind it are the contents that came with it, as far as they are still kept. `po
 impl Backup {
     pub async fn run(self, session: &mut Session) -> Result<(), Error> {
         files::create_private_dir(&self.to).map_err(at(&self.to))?;
+        // Locked before it is asked where the last part ends: two that go on from the same record cannot be restored.
+        let unfinished = Unfinished::create(&self.to.join(import::UNFINISHED))?;
         let last = last_part(&self.to)?;
         let (after, hash) = last.as_ref().map_or((Seq(0), None), |last| (last.end, Some(last.hash)));
-        let unfinished = Unfinished::create(&self.to.join(import::UNFINISHED))?;
         let export = stream(&session.client, after, hash, &unfinished).await;
         let part = unfinished.checked(export.map_err(|e| self.advise(e)))?;
         if part.records == 0 {
@@ -173,6 +174,11 @@ impl Unfinished {
                 return Err(Error::Failed(format!("{}: another process is writing it", path.display())));
             }
             Err(TryLockError::Error(e)) => return Err(at(path)(e)),
+        }
+        // Whoever had it before may have finished it, and then this is no longer the file of that name.
+        let place = |meta: std::fs::Metadata| (meta.dev(), meta.ino());
+        if std::fs::metadata(path).map(place).ok() != Some(place(file.metadata().map_err(at(path))?)) {
+            return Err(Error::Failed(format!("{}: another process has just finished it; try again", path.display())));
         }
         file.set_len(0).map_err(at(path))?;
         Ok(Unfinished { path: path.to_owned(), file })
