@@ -307,27 +307,30 @@ impl Writer {
         Ok(())
     }
 
-    /// Takes in tables that were rebuilt: folds what came in meanwhile, and switches in the same batch.
+    /// Takes in tables that were rebuilt: folds what came in meanwhile, and switches in the same batch. IMPORTANT: one batch for
+    /// all, since it notes that rows are as far as the log; a table that is left behind would be believed to be so, too.
     pub(super) fn adopt(&mut self, targets: Vec<Target>) -> Result<(), Error> {
-        let snapshot = self.shared.snapshot();
+        if targets.is_empty() {
+            return Ok(());
+        }
+        let (snapshot, store) = (self.shared.snapshot(), &self.shared.store);
+        let (mut engine, mut replaced) = (store.batch(), Vec::new());
+        let tables = &mut Arc::make_mut(&mut self.view).tables;
         for mut target in targets {
             let changes = target.fold_rest(&snapshot)?;
             let projection = target.projection;
             let note = TableNote { version: projection.version, generation: target.generation };
             let new = TableView { projection: projection.name, keyspace: target.keyspace, as_of: None };
-            let mut engine = self.shared.store.batch();
             store_rows(changes, &new, &mut engine);
-            self.shared.store.put_note(&mut engine, Note::Table(projection.name), &note);
-            self.shared.store.put_note(&mut engine, Note::Head, &self.head);
-            engine.commit()?;
-            Arc::make_mut(&mut self.view).tables[projection.table as usize] = Some(new);
-            self.publish();
-            self.announce();
-            if let Some(old) = target.replaces {
-                self.shared.store.db.delete_keyspace(old)?;
-            }
+            store.put_note(&mut engine, Note::Table(projection.name), &note);
+            tables[projection.table as usize] = Some(new);
+            replaced.extend(target.replaces);
         }
-        Ok(())
+        store.put_note(&mut engine, Note::Head, &self.head);
+        engine.commit()?;
+        self.publish();
+        self.announce();
+        replaced.into_iter().try_for_each(|old| Ok(self.shared.store.db.delete_keyspace(old)?))
     }
 
     /// Shows readers what is stored.
