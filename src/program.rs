@@ -305,16 +305,28 @@ fn is_field_value(value: &str) -> bool {
 
 /// What somebody should look at although everything goes on.
 fn warnings(status: &ledger::Status) -> Vec<String> {
-    let damaged = status.round.as_deref().filter(|round| round.bodies_damaged > 0).map(|round| {
-        let first = round.first.as_deref().unwrap_or_default();
-        format!("{} contents of messages are damaged, such as: {first}", round.bodies_damaged)
+    let round = status.round.as_deref();
+    let example =
+        |round: &ledger::Round| round.first.as_ref().map_or_else(String::new, |first| format!(", such as: {first}"));
+    let faults = round.filter(|round| round.damage > 0).map(|round| {
+        format!(
+            "the last round over the ledger found {} faults in log, rows or secrets{}; stop the server and run \
+             `postledger verify --full`, then `postledger repair`",
+            round.damage,
+            example(round)
+        )
+    });
+    let damaged = round.filter(|round| round.bodies_damaged > 0).map(|round| {
+        // If there is worse, the example is of that.
+        let example = if round.damage > 0 { String::new() } else { example(round) };
+        format!("{} contents of messages are damaged{example}", round.bodies_damaged)
     });
     let low = (status.space.low && !status.space.short).then(|| {
         let mib = |bytes: u64| bytes / (1024 * 1024);
         let (free, reserve) = (mib(status.space.free_bytes), mib(status.space.reserve_bytes));
         format!("the disk has {free} MiB free; at {reserve} MiB no more mail is accepted")
     });
-    damaged.into_iter().chain(low).collect()
+    faults.into_iter().chain(damaged).chain(low).collect()
 }
 
 fn verify(ledger: &Ledger, clock: Clock, wish: Wish, lines: &mpsc::Sender<Line>) {
@@ -440,4 +452,39 @@ impl View for SnapshotView {
 /// The log is no table of rows, but those who read both need no second kind of error.
 fn damaged(e: crate::ledger::Error) -> Error {
     Error { table: Table::Timeline, why: format!("the log: {e}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn known_damage_is_told_until_a_round_finds_none() {
+        let check = |damage: u64, bodies_damaged: u64, first: Option<&str>, expect: &[&str]| {
+            let ended = Timestamp::from_secs(1_800_000_000);
+            let first = first.map(str::to_owned);
+            let round = ledger::Round { ended, took_s: 1, records: 9, bodies: 5, bodies_damaged, damage, first };
+            let space = ledger::Room { free_bytes: u64::MAX, reserve_bytes: 0, low: false, short: false };
+            let status = ledger::Status {
+                stopped: None,
+                position: Seq(9),
+                commits: 0,
+                operations: 0,
+                commit_max: Duration::ZERO,
+                lagging: Vec::new(),
+                round: Some(Arc::new(round)),
+                round_at: None,
+                space,
+            };
+            assert_eq!(warnings(&status), expect);
+        };
+        let faults = "the last round over the ledger found 2 faults in log, rows or secrets, such as: row zz; stop the \
+                      server and run `postledger verify --full`, then `postledger repair`";
+        check(0, 0, None, &[]);
+        check(0, 3, Some("body b"), &["3 contents of messages are damaged, such as: body b"]);
+        check(2, 0, Some("row zz"), &[faults]);
+        check(2, 3, Some("row zz"), &[faults, "3 contents of messages are damaged"]);
+    }
 }

@@ -415,6 +415,16 @@ fn damage_is_repaired_from_a_backup_or_given_up_by_name() {
     let known = whole.lines().count() as u64;
     assert!(branch["seq"].as_u64().expect("a number") > known, "no number is given twice: {branch}");
     assert!(fs::metadata(dir.join("damaged-1/lost.jsonl")).is_ok_and(|file| file.len() > 0), "evidence is kept");
+    // What says how far the log went.
+    let dir = copy("end-unknown");
+    fs::remove_file(dir.join("watermark")).expect("it is lost");
+    let (code, text) = repair("end-unknown", &["--from", &backup]);
+    assert!(code == Some(1) && text.contains("nothing says whether the log went on behind"), "{code:?} {text}");
+    let (code, text) = repair("end-unknown", &["--accept-loss", "--yes"]);
+    assert!(code == Some(0) && text.contains("nothing says whether the log went on behind"), "{code:?} {text}");
+    assert!(records(&dir).strip_prefix(&whole).is_some_and(|rest| rest.contains("\"kind\":\"LedgerBranched\"")));
+    check_whole(&dir);
+
     // A restored ledger has its records in tables instead of a journal.
     assert!(site.restore("tables", &[]).status.success());
     let dir = site.path("tables");

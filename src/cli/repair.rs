@@ -86,8 +86,12 @@ impl Repair {
 
 /// What nobody has.
 fn lost(report: &Report) -> String {
-    let Report { end, known, records_set_aside, cut, lost_contents, .. } = report;
+    let Report { end, known, records_set_aside, cut, lost_contents, end_unknown, .. } = report;
     let mut parts = Vec::new();
+    if *end_unknown {
+        parts
+            .push(format!("the watermark cannot be read, so nothing says whether the log went on behind record {end}"));
+    }
     if end < known {
         let why = cut.as_deref().unwrap_or("nobody has more");
         parts.push(format!("{why}, so the log ends with record {end} of {known}"));

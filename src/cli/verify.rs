@@ -16,7 +16,7 @@ use super::error::Error;
 use super::out::Out;
 use super::query::Query;
 use crate::ledger::Options;
-use crate::ledger::verify::{Report, Scope, verify};
+use crate::ledger::verify::{Report, verify};
 
 /// Bytes of one line of the server's answer.
 const LINE_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -31,9 +31,6 @@ pub struct Verify {
     /// Do not spare the server that runs on the directory
     #[arg(long)]
     fast: bool,
-    /// Take the end of the log as right although its watermark says otherwise or is missing; needs a stopped server
-    #[arg(long)]
-    accept_log_end: bool,
 }
 
 const EXAMPLES: &str = "\
@@ -59,13 +56,9 @@ impl Verify {
     fn report(&self, dir: &Path) -> Result<Report, Error> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)?;
         if let Some(server) = runtime.block_on(Client::of_server(dir))? {
-            if self.accept_log_end {
-                return Err(Error::Usage("--accept-log-end is for a ledger that does not start".to_owned()));
-            }
             return runtime.block_on(self.ask(&server));
         }
-        let scope = Scope { full: self.full, accept_log_end: self.accept_log_end };
-        Ok(verify(&Options::new(dir), scope, &mut show)?)
+        Ok(verify(&Options::new(dir), self.full, &mut show)?)
     }
 
     async fn ask(&self, server: &Client) -> Result<Report, Error> {

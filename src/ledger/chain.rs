@@ -3,7 +3,7 @@
 use postledger_events::Record;
 use postledger_events::event::Event;
 use postledger_events::id::{Seq, Sha256};
-use postledger_events::record::{self, Envelope};
+use postledger_events::record;
 
 use super::snapshot::Snapshot;
 use super::store::Head;
@@ -66,41 +66,43 @@ impl Chain {
         self.next = place.next();
     }
 
-    pub(super) fn step(&mut self, place: Seq, line: &[u8]) -> Result<Head, Damage> {
-        if place != self.next && !self.is_branch(place, line) {
+    /// Reads the record in this place, which must be the next.
+    pub(super) fn read(&mut self, place: Seq, line: &[u8]) -> Result<(Head, Record), Damage> {
+        let record = decode(place, line)?;
+        let head = self.step(place, &record, line)?;
+        Ok((head, record))
+    }
+
+    /// Goes on to a record that was read from this line.
+    pub(super) fn step(&mut self, place: Seq, record: &Record, line: &[u8]) -> Result<Head, Damage> {
+        if place != self.next && !self.is_branch(place, &record.event) {
             return Err(Damage::Gap { missing: self.next, found: place });
         }
-        let unreadable = |why: String| Damage::Unreadable { seq: place, why };
-        let envelope = Envelope::decode(line).map_err(|e| unreadable(e.to_string()))?;
-        if envelope.seq != place {
-            return Err(Damage::Misplaced { place, seq: envelope.seq });
+        if record.seq != place {
+            return Err(Damage::Misplaced { place, seq: record.seq });
         }
-        if place == Seq::FIRST && envelope.prev != Sha256::ZERO {
-            return Err(Damage::Broken { seq: place, named: envelope.prev, found: Sha256::ZERO });
+        if place == Seq::FIRST && record.prev != Sha256::ZERO {
+            return Err(Damage::Broken { seq: place, named: record.prev, found: Sha256::ZERO });
         }
         if let Some(last) = self.last {
-            if envelope.prev != last.hash {
-                return Err(Damage::Broken { seq: place, named: envelope.prev, found: last.hash });
+            if record.prev != last.hash {
+                return Err(Damage::Broken { seq: place, named: record.prev, found: last.hash });
             }
-            if envelope.at < last.at && envelope.kind != "ClockStepped" {
+            if record.at < last.at && !matches!(record.event, Event::ClockStepped(_)) {
                 return Err(Damage::TimeGoesBack { seq: place });
             }
         }
-        let head = Head { seq: place, hash: Sha256::of(line), at: envelope.at };
+        let head = Head { seq: place, hash: Sha256::of(line), at: record.at };
         self.last = Some(head);
         self.next = place.next();
         Ok(head)
     }
 
     /// Only the record that names a gap may follow it.
-    fn is_branch(&self, place: Seq, line: &[u8]) -> bool {
-        match Record::decode(line).map(|record| record.event) {
-            Ok(Event::LedgerBranched(e)) => {
-                let follows = self.last.is_none_or(|last| last.hash == e.from_hash);
-                follows && e.from_seq.next() == self.next && e.next_seq == place && place > self.next
-            }
-            Ok(_) | Err(_) => false,
-        }
+    fn is_branch(&self, place: Seq, event: &Event) -> bool {
+        let Event::LedgerBranched(e) = event else { return false };
+        let follows = self.last.is_none_or(|last| last.hash == e.from_hash);
+        follows && e.from_seq.next() == self.next && e.next_seq == place && place > self.next
     }
 }
 
@@ -161,8 +163,7 @@ fn check_part(snapshot: &Snapshot, first: Seq, last: Seq, mark: &Mark) -> Result
     let mut chain = Chain::from(first);
     for line in snapshot.records(first..=last) {
         let (seq, line) = line.map_err(|e| Damage::Unreadable { seq: chain.next(), why: e.to_string() })?;
-        let head = chain.step(seq, &line)?;
-        decode(seq, &line)?;
+        let (head, _) = chain.read(seq, &line)?;
         if seq == mark.seq && head.hash != mark.hash {
             return Err(Damage::Changed { seq, written: mark.hash, found: head.hash });
         }
@@ -229,7 +230,7 @@ mod tests {
     fn only_a_gap_that_a_branch_names_is_allowed() {
         let check = |event: Event, place: u64, allowed: bool| {
             let record = postledger_events::Record { seq: Seq(place), at: Timestamp::EPOCH, prev: head(7).hash, event };
-            let stepped = Chain::after(head(7)).step(record.seq, &record.to_line()).map(|head| head.seq);
+            let stepped = Chain::after(head(7)).read(record.seq, &record.to_line()).map(|(head, _)| head.seq);
             let gap = Damage::Gap { missing: Seq(8), found: Seq(place) };
             assert_eq!(stepped, if allowed { Ok(Seq(place)) } else { Err(gap) }, "{record:?}");
         };

@@ -159,7 +159,7 @@ impl<R: BufRead> Reader<R> {
     fn record(&mut self, line: Vec<u8>) -> Result<Found, Error> {
         self.check_content_ended()?;
         let record = Record::decode(&line).map_err(|e| self.error(e.to_string()))?;
-        let head = self.chain.step(record.seq, &line).map_err(|e| self.error(e.to_string()))?;
+        let head = self.chain.step(record.seq, &record, &line).map_err(|e| self.error(e.to_string()))?;
         self.expected = bodies_of(&record.event).collect();
         self.records += 1;
         Ok(Found { head, line, event: record.event })

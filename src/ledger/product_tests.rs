@@ -118,8 +118,7 @@ fn rows(snapshot: &Snapshot) -> Vec<(Table, Key, Value)> {
 }
 
 fn verified(options: &Options) -> verify::Report {
-    let scope = verify::Scope { full: true, accept_log_end: false };
-    let report = verify::verify(options, scope, &mut |_, _| {}).unwrap();
+    let report = verify::verify(options, true, &mut |_, _| {}).unwrap();
     assert!(report.is_clean(), "{report}");
     report
 }

@@ -11,13 +11,13 @@ use postledger_events::fact::submission::BodyRef;
 use postledger_events::id::{Author, Seq};
 
 use super::assemble::{self, Assembly};
-use super::chain::{self, Chain, Damage};
+use super::chain::{Chain, Damage};
 use super::import::{self, Found, Item, Parts};
 use super::lock::Lock;
 use super::open;
 use super::salvage::{Damaged, Records};
 use super::store::{self, Head};
-use super::verify::{Scope, bodies_of, verify};
+use super::verify::{bodies_of, verify};
 use super::{BranchWish, Options, Secrets, vault};
 use crate::clock::Clock;
 
@@ -59,6 +59,8 @@ pub struct Report {
     pub secrets_from_copy: bool,
     /// The engine opens only without some batches of its journals.
     pub batches_cut_out: bool,
+    /// Nothing says how far the log went: its watermark cannot be read.
+    pub end_unknown: bool,
     /// The last record that is known to have been written.
     pub known: Seq,
     /// Records behind the end that were read, and that nothing holds together with those before.
@@ -71,7 +73,7 @@ pub struct Report {
 
 impl Report {
     pub fn is_loss(&self) -> bool {
-        self.end < self.known || self.lost_contents > 0
+        self.end < self.known || self.lost_contents > 0 || self.end_unknown
     }
 
     fn is_whole(&self) -> bool {
@@ -153,7 +155,7 @@ pub fn repair(
         return Ok(Outcome::WouldLose(report));
     }
     let options = Options { dir: assembled.dir().to_owned(), ..options.clone() };
-    let verified = verify(&options, Scope::default(), &mut |seq, _| progress(seq))?;
+    let verified = verify(&options, false, &mut |seq, _| progress(seq))?;
     if !verified.is_clean() {
         assembled.discard()?;
         let findings: Vec<_> = verified.findings.into_iter().map(|finding| finding.text).collect();
@@ -226,7 +228,12 @@ impl<'a> Merge<'a> {
         if let Some(backup) = &mut backup {
             backup.take(|_, _, _| Ok::<_, import::Error>(()))?;
         }
-        let report = Report { known: damaged.known(), batches_cut_out: damaged.batches_cut_out, ..Report::default() };
+        let report = Report {
+            known: damaged.known(),
+            batches_cut_out: damaged.batches_cut_out,
+            end_unknown: damaged.mark.is_none(),
+            ..Report::default()
+        };
         Ok(Merge {
             assembly,
             lines: damaged.lines().peekable(),
@@ -245,7 +252,7 @@ impl<'a> Merge<'a> {
                 Origin::Ledger(found) => {
                     self.confirm()?;
                     let before = self.chain;
-                    self.step(found.head.seq, &found.line);
+                    self.chain = Chain::after(found.head);
                     self.lines.next();
                     self.unconfirmed = Some((before, found));
                 }
@@ -287,10 +294,6 @@ impl<'a> Merge<'a> {
         Ok(own.map_or(Origin::Nowhere, Origin::Ledger))
     }
 
-    fn step(&mut self, seq: Seq, line: &[u8]) {
-        self.chain.step(seq, line).expect("it was tried before");
-    }
-
     fn confirm(&mut self) -> Result<(), Error> {
         let Some((_, found)) = self.unconfirmed.take() else { return Ok(()) };
         for body in bodies_of(&found.event) {
@@ -329,7 +332,7 @@ impl<'a> Merge<'a> {
         })?;
         let is_here = self.lines.peek().is_some_and(|(seq, line)| *seq == found.head.seq && *line == found.line);
         self.report.records_from_backup += u64::from(!is_here);
-        self.step(found.head.seq, &found.line);
+        self.chain = Chain::after(found.head);
         self.keep(*found)
     }
 
@@ -386,9 +389,8 @@ impl<'a> Merge<'a> {
 
 /// The record as the next of the chain, if it is that.
 fn fits(mut chain: Chain, seq: Seq, line: &[u8]) -> Result<Option<Box<Found>>, Error> {
-    let Ok(head) = chain.step(seq, line) else { return Ok(None) };
-    match chain::decode(seq, line) {
-        Ok(Record { event, .. }) => Ok(Some(Box::new(Found { head, line: line.to_vec(), event }))),
+    match chain.read(seq, line) {
+        Ok((head, Record { event, .. })) => Ok(Some(Box::new(Found { head, line: line.to_vec(), event }))),
         Err(newer @ Damage::Newer { .. }) => Err(Error::Newer(newer)),
         Err(_) => Ok(None),
     }

@@ -45,15 +45,14 @@ pub struct Round {
 
 impl Round {
     fn of(report: &Report, began: Timestamp, ended: Timestamp) -> Round {
-        let bodies_damaged = report.count(About::Body) as u64;
         let worst = report.findings.iter().find(|f| f.about != About::Body).or(report.findings.first());
         Round {
             ended,
             took_s: ended.since(began).as_secs(),
             records: report.records,
             bodies: report.bodies,
-            bodies_damaged,
-            damage: report.findings_total - bodies_damaged,
+            bodies_damaged: report.bodies_total,
+            damage: report.damage_total(),
             first: worst.map(|finding| finding.text.chars().take(FINDING_CHARS_MAX).collect()),
         }
     }
@@ -119,5 +118,42 @@ impl Rounds {
         if let Some(finding) = first {
             self.shared.stop(format!("{finding}. Run `postledger verify --full`, then `postledger repair`"));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn round(bodies: u64, rows: u64) -> (Report, Round) {
+        let mut report = Report::default();
+        (0..bodies).for_each(|n| report.find(About::Body, format!("body {n}")));
+        (0..rows).for_each(|n| report.find(About::Rows, format!("row {n}")));
+        let at = Timestamp::from_secs(1_800_000_000);
+        let round = Round::of(&report, at, at);
+        (report, round)
+    }
+
+    #[test]
+    fn many_damaged_contents_are_no_damage_of_the_ledger() {
+        let check = |bodies: u64, rows: u64, first: &str| {
+            let (report, round) = round(bodies, rows);
+            assert_eq!((round.bodies_damaged, round.damage), (bodies, rows));
+            assert_eq!(round.first.as_deref(), Some(first), "{bodies} {rows}");
+            assert_eq!(report.findings_total, bodies + rows);
+        };
+        check(1_001, 0, "body 0");
+        check(5_000, 1, "row 0");
+        check(1, 5_000, "row 0");
+        assert_eq!(round(5_000, 5_000).0.findings.len(), 2_000, "the list has an end");
+    }
+
+    #[test]
+    fn a_report_of_an_older_server_is_read() {
+        let (report, _) = round(2, 0);
+        let mut json = serde_json::to_value(&report).unwrap();
+        json.as_object_mut().unwrap().remove("bodies_total");
+        let read: Report = serde_json::from_value(json).unwrap();
+        assert_eq!((read.findings_total, read.findings), (2, report.findings));
     }
 }

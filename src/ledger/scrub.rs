@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use postledger_events::id::Seq;
 
 use super::Shared;
-use super::chain::{Chain, Damage, decode};
+use super::chain::{Chain, Damage};
 use super::snapshot::Snapshot;
 use super::store::Head;
 use super::writer::Message;
@@ -54,8 +54,7 @@ fn step(snapshot: &Snapshot, behind: u64, chain: &mut Chain) -> Result<Option<Se
     let mut verified = None;
     for line in snapshot.records(next..=end).take(usize::try_from(records).unwrap_or(usize::MAX)) {
         let (seq, line) = line.map_err(|e| Damage::Unreadable { seq: chain.next(), why: e.to_string() })?;
-        chain.step(seq, &line)?;
-        decode(seq, &line)?;
+        chain.read(seq, &line)?;
         verified = Some(seq);
     }
     Ok(verified)

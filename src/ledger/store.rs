@@ -207,6 +207,9 @@ pub enum Error {
     Notes(String),
     #[error("{}: {source}", path.display())]
     File { path: PathBuf, source: io::Error },
+    /// Nothing is wrong with the ledger by that.
+    #[error("the rows could not be compared with the log: {0}")]
+    NotCompared(String),
 }
 
 pub(super) fn at_path(path: &Path) -> impl Fn(io::Error) -> Error + '_ {

@@ -350,7 +350,7 @@ fn damage_is_reported_at_its_place() {
         tamper(dir.path(), |_, log| change(log));
         let refusal = refusal(options(dir.path()), clock());
         assert!(refusal.contains(&format!("the log cannot be taken as it is: {expected}")), "{refusal}");
-        let report = verify::verify(&options(dir.path()), verify::Scope::default(), &mut |_, _| {}).unwrap();
+        let report = verify::verify(&options(dir.path()), false, &mut |_, _| {}).unwrap();
         assert!(report.findings[0].text.starts_with(expected), "{report}");
         assert!(!report.is_clean());
     };
@@ -404,12 +404,6 @@ fn a_rotten_journal_refuses_and_is_kept_as_evidence() {
     let kept = std::fs::read(killed.path().join("journals-aside/1/0.jnl")).unwrap();
     assert!(kept == cut, "the copy is from before the engine truncated it");
     assert!(!killed.path().join("journals-aside/2").exists());
-    // Given up on purpose, it goes on with what is there.
-    let scope = verify::Scope { accept_log_end: true, full: true };
-    let report = verify::verify(&options(killed.path()), scope, &mut |_, _| {}).unwrap();
-    assert!(report.is_clean(), "{report}");
-    assert_eq!(open(killed.path()).snapshot().position(), report.last);
-    assert!(report.last > Seq(10) && report.last < Seq(41), "{report}");
 }
 
 #[test]
@@ -419,7 +413,7 @@ fn a_forgotten_personal_part_leaves_the_chain_whole() {
     forget(dir.path(), 9, 41);
     let all = Options { rebuild: Rebuild::All, ..options(dir.path()) };
     rebuild(all, clock()).unwrap();
-    let report = verify::verify(&options(dir.path()), FULL, &mut |_, _| {}).unwrap();
+    let report = verify::verify(&options(dir.path()), true, &mut |_, _| {}).unwrap();
     assert!(report.is_clean(), "{report}");
     let after = rows(&open(dir.path()).snapshot());
     let gone = (Table::Accounts, b"~a0007".to_vec(), b"The owner of a0007".to_vec());
@@ -427,8 +421,6 @@ fn a_forgotten_personal_part_leaves_the_chain_whole() {
     assert_eq!(after.len(), 81);
     assert_eq!(after, rest);
 }
-
-const FULL: verify::Scope = verify::Scope { full: true, accept_log_end: false };
 
 /// Writes the log from `from` on anew, with that record's personal part gone.
 fn forget(dir: &Path, from: u64, to: u64) {
@@ -490,10 +482,10 @@ fn rebuilt_rows_equal_grown_rows() {
     assert_eq!(rows(&ledger.snapshot()), grown);
     assert_eq!(ledger.status().stopped, None);
     close(ledger);
-    let report = verify::verify(&later, FULL, &mut |_, _| {}).unwrap();
+    let report = verify::verify(&later, true, &mut |_, _| {}).unwrap();
     assert!(report.is_clean() && report.tables.len() == 3 && report.bodies == 5, "{report}");
     tamper(dir.path(), |store, _| store.table("tally.2").unwrap().insert("AccountConfigured", "x").unwrap());
-    let report = verify::verify(&later, FULL, &mut |_, _| {}).unwrap();
+    let report = verify::verify(&later, true, &mut |_, _| {}).unwrap();
     assert_eq!(texts(&report), ["row AccountConfigured of tally is not what the log says"]);
 }
 
@@ -570,7 +562,7 @@ fn another_pepper_is_refused() {
     let dir = closed();
     tamper(dir.path(), |store, _| store.vault.insert("pepper", [1; 32]).unwrap());
     assert!(refusal(options(dir.path()), clock()).starts_with("the vault's key is missing or is not the one"));
-    let report = verify::verify(&options(dir.path()), verify::Scope::default(), &mut |_, _| {}).unwrap();
+    let report = verify::verify(&options(dir.path()), false, &mut |_, _| {}).unwrap();
     assert_eq!(texts(&report), ["the vault's pepper is not the one that record 1 tells of"]);
 }
 
@@ -695,7 +687,7 @@ fn a_table_that_no_decision_reads_is_rebuilt_while_it_runs() {
     let count = ledger.snapshot().get(Table::Tally, b"AccountConfigured").unwrap();
     assert_eq!(count, Some(141u64.to_be_bytes().to_vec()));
     close(ledger);
-    let report = verify::verify(&later, FULL, &mut |_, _| {}).unwrap();
+    let report = verify::verify(&later, true, &mut |_, _| {}).unwrap();
     assert!(report.is_clean(), "{report}");
 }
 
@@ -708,7 +700,7 @@ fn the_product_opens_closes_and_verifies() {
     close(ledger);
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&product.dir).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o700);
-    let report = verify::verify(&product, FULL, &mut |_, _| {}).unwrap();
+    let report = verify::verify(&product, true, &mut |_, _| {}).unwrap();
     assert!(report.is_clean() && report.tables.len() == projections::PROJECTIONS.len(), "{report}");
     let unknown = Options { rebuild: Rebuild::Named(vec!["ghosts".to_owned()]), ..product };
     assert_eq!(refusal(unknown, clock()), "there is no projection \"ghosts\"");
@@ -756,7 +748,7 @@ fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
             assert_eq!(row, Some(1u64.to_be_bytes().to_vec()));
         }
         drop(ledger);
-        let report = verify::verify(&options(dir.path()), FULL, &mut |_, _| {}).unwrap();
+        let report = verify::verify(&options(dir.path()), true, &mut |_, _| {}).unwrap();
         assert!(report.is_clean(), "{report}");
     }
 }
@@ -781,4 +773,83 @@ fn run_and_kill(dir: &Path, lines: usize) -> Vec<String> {
         acknowledged.pop();
     }
     acknowledged
+}
+
+/// Turns a bit of what the engine has in the tables of a keyspace.
+fn rot(dir: &Path, keyspace: &str) {
+    let mut path = None;
+    tamper(dir, |store, _| {
+        let keyspace = match keyspace {
+            "bodies" => store.bodies.clone(),
+            "vault" => store.vault.clone(),
+            table => store.table(table).unwrap(),
+        };
+        keyspace.rotate_memtable_and_wait().unwrap();
+        path = Some(keyspace.path().join("tables"));
+    });
+    for table in std::fs::read_dir(path.unwrap()).unwrap() {
+        let table = table.unwrap().path();
+        let mut bytes = std::fs::read(&table).unwrap();
+        bytes[60] ^= 1;
+        std::fs::write(table, bytes).unwrap();
+    }
+}
+
+#[test]
+fn blocks_that_cannot_be_read_are_findings_and_hide_no_others() {
+    use verify::About;
+    let dir = tempfile::tempdir().unwrap();
+    let (clock, ledger) = (clock(), open(dir.path()));
+    fill(&ledger, 40);
+    run(async {
+        for n in 0..20 {
+            let staged = ledger.stage(MessageUuid(clock.uuid_v7()), Bytes::from(vec![n; 900])).await.unwrap();
+            let intent = Intent { command: receive(staged.body), bodies: vec![staged], secrets: Vec::new() };
+            ledger.submit(intent).await.unwrap();
+        }
+    });
+    close(ledger);
+    let check = |rotten: &str, about: About, expect: &str, compared: usize| {
+        let dir = copy(dir.path());
+        tamper(dir.path(), |store, _| store.table("tally.1").unwrap().insert("zz", "rot").unwrap());
+        rot(dir.path(), rotten);
+        let report = verify::verify(&options(dir.path()), true, &mut |_, _| {}).unwrap();
+        let found = |about: About, text: &str| {
+            report.findings.iter().any(|finding| finding.about == about && finding.text.starts_with(text))
+        };
+        assert!(found(about, expect), "{rotten}: {report}");
+        assert!(found(About::Rows, "row zz of tally is stored"), "{rotten}: {report}");
+        assert_eq!(report.tables.len(), compared, "{rotten}: {report}");
+        assert!(!dir.path().join("verify-scratch").exists());
+    };
+    check("bodies", About::Body, "the small contents cannot all be read: ", 3);
+    check("vault", About::Vault, "the vault's pepper cannot be read: ", 3);
+    check("accounts.1", About::Rows, "rows of accounts cannot be read: ", 2);
+    check("mailboxes.1", About::Rows, "rows of mailboxes cannot be read: ", 2);
+}
+
+const FAILING: &[Projection] = &[Projection { fold: fold_nothing, ..PROJECTIONS[2] }];
+
+fn fold_nothing(_: &Record, _: &mut dyn RowsMut) -> Result<(), projections::Error> {
+    Err(projections::Error { table: Table::Tally, why: "no space is left".to_owned() })
+}
+
+#[test]
+fn a_replay_that_fails_says_nothing_about_the_ledger() {
+    let dir = closed();
+    let failing = Options { program: Program { projections: FAILING, ..PROGRAM }, ..options(dir.path()) };
+    let check = |expect: &str| {
+        let error = verify::verify(&failing, true, &mut |_, _| {}).unwrap_err().to_string();
+        assert!(error.contains("the rows could not be compared with the log: "), "{error}");
+        assert!(error.ends_with(expect), "{error}");
+        assert!(!dir.path().join("verify-scratch").exists());
+    };
+    check("no space is left");
+    tamper(dir.path(), |store, _| store.vault.remove("pepper").unwrap());
+    check("; before that there were 1 findings, such as: the vault has no pepper");
+    // What is damaged needs no comparison.
+    tamper(dir.path(), |_, log| log.remove(30u64.to_be_bytes()).unwrap());
+    let report = verify::verify(&failing, true, &mut |_, _| {}).unwrap();
+    assert_eq!(report.findings.iter().filter(|f| f.about == verify::About::Log).count(), 1, "{report}");
+    assert_eq!(report.notes, ["the log is damaged, so the rows were not compared with it"]);
 }

@@ -3,16 +3,18 @@
 
 use std::fmt;
 use std::fs;
+use std::io;
 use std::path::Path;
 
 use fjall::Readable;
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use sha2::Digest;
 
 use postledger_events::Record;
 use postledger_events::event::Event;
 use postledger_events::fact::submission::BodyRef;
-use postledger_events::id::{Seq, Sha256};
+use postledger_events::id::{MessageUuid, Seq, Sha256};
 use postledger_projections::Projection;
 use postledger_projections::books::Books;
 
@@ -22,25 +24,16 @@ use super::open::{self, Opened, open_store, open_tables};
 use super::pace::{Pace, Paced};
 use super::rebuild::{self, Manner, Target};
 use super::snapshot::Snapshot;
+use super::space::Room;
 use super::store::{Error, Head, Note, Store, TableNote, at_path};
-use super::watermark::Watermark;
 use super::{Options, Program, Shared, vault};
 
-/// Findings that are listed; more are only counted.
-const FINDINGS_MAX: usize = 1_000;
+/// Findings that are listed, of those about contents and of all others; more are only counted.
+const FINDINGS_MAX: u64 = 1_000;
 /// Records after which progress is shown.
 const STEP_RECORDS: u64 = 10_000;
 /// Where the log is replayed into, below the ledger's directory.
 const SCRATCH: &str = "verify-scratch";
-
-/// How much to verify.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Scope {
-    /// Hashes of bodies, and all rows against a replay.
-    pub full: bool,
-    /// If the log is whole but for its watermark, take its end as right.
-    pub accept_log_end: bool,
-}
 
 /// What a finding is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -86,7 +79,10 @@ pub struct Report {
     /// Empty if all is well.
     pub findings: Vec<Finding>,
     pub findings_total: u64,
-    /// What the next start will do by itself.
+    /// How many of them are about contents of messages.
+    #[serde(default)]
+    pub bodies_total: u64,
+    /// What the next start will do by itself, and what was left out.
     pub notes: Vec<String>,
 }
 
@@ -105,28 +101,33 @@ impl Report {
         self.findings_total == 0
     }
 
-    /// How many of the findings that are listed are about this.
-    pub fn count(&self, about: About) -> usize {
-        self.findings.iter().filter(|finding| finding.about == about).count()
+    /// How many findings are about log, rows and vault.
+    pub fn damage_total(&self) -> u64 {
+        self.findings_total - self.bodies_total
     }
 
-    fn find(&mut self, about: About, finding: impl fmt::Display) {
+    pub(super) fn find(&mut self, about: About, finding: impl fmt::Display) {
         self.findings_total += 1;
-        if self.findings.len() < FINDINGS_MAX {
+        let alike = if about == About::Body {
+            self.bodies_total += 1;
+            self.bodies_total
+        } else {
+            self.damage_total()
+        };
+        // Many contents do not hide a damaged log, nor the other way round.
+        if alike <= FINDINGS_MAX {
             self.findings.push(Finding { about, text: finding.to_string() });
         }
     }
 }
 
-/// Takes the ledger's lock, so no server may be running. `progress` is told records done and records in all. Blocks.
-pub fn verify(options: &Options, scope: Scope, progress: &mut dyn FnMut(Seq, Seq)) -> Result<Report, open::Error> {
-    if scope.accept_log_end && options.dir.join("ledger").exists() && Watermark::open(&options.dir)?.is_none() {
-        Watermark::create(&options.dir)?;
-    }
+/// Takes the ledger's lock, so no server may be running. `full`: also the hash of every body, and all rows against a replay.
+/// `progress` is told records done and records in all. Blocks.
+pub fn verify(options: &Options, full: bool, progress: &mut dyn FnMut(Seq, Seq)) -> Result<Report, open::Error> {
     let opened = open_store(&options.dir, false, options.cache_bytes)?;
     let never = || false;
     let pace = Pace::unhindered(&never);
-    let (report, end) = Verifier::of_opened(&opened, options, &pace)?.run(scope, &options.dir, progress)?;
+    let (report, end) = Verifier::of_opened(&opened, options, &pace)?.run(full, &options.dir, progress)?;
     if let Some(end) = end {
         remember(opened, end)?;
     }
@@ -141,8 +142,7 @@ pub(super) fn beside(
     pace: &Pace<'_>,
     progress: &mut dyn FnMut(Seq, Seq),
 ) -> Result<Option<Report>, Error> {
-    let scope = Scope { full, accept_log_end: false };
-    let (report, _) = Verifier::of_running(shared, program, pace).run(scope, &shared.dir, progress)?;
+    let (report, _) = Verifier::of_running(shared, program, pace).run(full, &shared.dir, progress)?;
     Ok((!pace.is_stopped()).then_some(report))
 }
 
@@ -207,19 +207,22 @@ impl<'a> Verifier<'a> {
     /// Also the end of the log, if the log is whole.
     fn run(
         mut self,
-        scope: Scope,
+        full: bool,
         dir: &Path,
         progress: &mut dyn FnMut(Seq, Seq),
     ) -> Result<(Report, Option<Head>), Error> {
-        self.walk(scope.full, progress);
-        self.check_end(scope);
+        self.walk(full, progress);
+        let log_is_damaged = self.report.findings.iter().any(|finding| finding.about == About::Log);
+        self.check_end();
         let end = self.chain.end().filter(|_| self.report.is_clean());
         self.check_rows_end();
         self.check_vault()?;
         if self.rows_are_current {
             self.check_books();
             self.check_forgotten()?;
-            if scope.full {
+            if full && log_is_damaged {
+                self.report.notes.push("the log is damaged, so the rows were not compared with it".to_owned());
+            } else if full {
                 self.compare_with_replay(dir, progress)?;
             }
         }
@@ -246,7 +249,14 @@ impl<'a> Verifier<'a> {
     }
 
     fn check_record(&mut self, place: Seq, line: &[u8], full: bool) {
-        match self.chain.step(place, line) {
+        let record = match chain::decode(place, line) {
+            Ok(record) => record,
+            Err(damage) => {
+                self.report.find(About::Log, damage);
+                return self.chain.skip(place);
+            }
+        };
+        match self.chain.step(place, &record, line) {
             Ok(head) => {
                 self.report.hash = Some(head.hash);
                 if place == self.mark.0 && head.hash != self.mark.1 {
@@ -259,10 +269,7 @@ impl<'a> Verifier<'a> {
                 self.chain.skip(place);
             }
         }
-        match chain::decode(place, line) {
-            Ok(record) => bodies_of(&record.event).for_each(|body| self.check_body(place, &body, full)),
-            Err(damage) => self.report.find(About::Log, damage),
-        }
+        bodies_of(&record.event).for_each(|body| self.check_body(place, &body, full));
     }
 
     fn check_body(&mut self, place: Seq, body: &BodyRef, full: bool) {
@@ -298,9 +305,9 @@ impl<'a> Verifier<'a> {
         matches!(live, Some(Ok(false)))
     }
 
-    fn check_end(&mut self, scope: Scope) {
+    fn check_end(&mut self) {
         let (end, watermark) = (self.report.last, self.mark.0);
-        if end < watermark && !scope.accept_log_end && !self.pace.is_stopped() {
+        if end < watermark && !self.pace.is_stopped() {
             self.report.find(About::Log, Damage::EndsEarly { end, watermark });
         }
     }
@@ -313,8 +320,17 @@ impl<'a> Verifier<'a> {
     }
 
     fn check_vault(&mut self) -> Result<(), Error> {
-        let pepper = vault::pepper(&self.store.vault)?;
-        let first = self.snapshot.record_line(Seq::FIRST)?.and_then(|line| Record::decode(&line).ok());
+        let pepper = match vault::pepper(&self.store.vault) {
+            Ok(pepper) => pepper,
+            Err(Error::Engine(e)) if is_passing(&e) => return Err(e.into()),
+            Err(e) => {
+                self.report.find(About::Vault, format!("the vault's pepper cannot be read: {e}"));
+                return Ok(());
+            }
+        };
+        // If it cannot be read, that was found before.
+        let first = self.snapshot.record_line(Seq::FIRST).ok().flatten();
+        let first = first.and_then(|line| Record::decode(&line).ok());
         match (pepper, first.map(|r| r.event)) {
             (None, _) => self.report.find(About::Vault, "the vault has no pepper"),
             (Some(pepper), Some(Event::LedgerCreated(fact))) => {
@@ -345,10 +361,15 @@ impl<'a> Verifier<'a> {
             if !self.pace.breathe() {
                 return Ok(());
             }
-            let key = guard.key()?;
-            let live =
-                bodies::name(&key).map_or(Ok(false), |body| (self.program.is_body_live)(&self.snapshot, body))?;
-            if !live {
+            let key = match guard.key() {
+                Ok(key) => key,
+                Err(e) if is_passing(&e) => return Err(e.into()),
+                Err(e) => {
+                    self.report.find(About::Body, format!("the small contents cannot all be read: {e}"));
+                    break;
+                }
+            };
+            if self.is_live(bodies::name(&key)) == Some(false) {
                 self.report.find(About::Body, format!("body {key:02x?} is stored, but no message has it"));
             }
         }
@@ -357,31 +378,53 @@ impl<'a> Verifier<'a> {
             return Ok(());
         }
         for (path, body) in self.bodies.files()? {
-            let live = body.map_or(Ok(false), |body| (self.program.is_body_live)(&self.snapshot, body))?;
-            if !live {
+            if self.is_live(body) == Some(false) {
                 self.report.notes.push(format!("{} belongs to no message and will be removed", path.display()));
             }
         }
         Ok(())
     }
 
-    fn compare_with_replay(&mut self, dir: &Path, progress: &mut dyn FnMut(Seq, Seq)) -> Result<(), Error> {
-        let scratch = dir.join(SCRATCH);
-        remove_scratch(dir)?;
-        match self.replay(&scratch, progress) {
-            Ok((beside, targets)) => {
-                for target in targets.iter().take_while(|_| !self.pace.is_stopped()) {
-                    self.compare(target)?;
-                }
-                drop((targets, beside));
+    /// Whether a message has it; `None` if the rows do not tell, which is a finding.
+    fn is_live(&mut self, body: Option<MessageUuid>) -> Option<bool> {
+        let Some(body) = body else { return Some(false) };
+        match (self.program.is_body_live)(&self.snapshot, body) {
+            Ok(live) => Some(live),
+            Err(e) => {
+                self.report.find(About::Rows, format!("body {body}: {e}"));
+                None
             }
-            Err(e) => self.report.find(About::Log, format!("it cannot be replayed: {e}")),
         }
-        remove_scratch(dir)
+    }
+
+    /// Whatever the store beside it cannot do says nothing about the ledger, so it is an error and no finding.
+    fn compare_with_replay(&mut self, dir: &Path, progress: &mut dyn FnMut(Seq, Seq)) -> Result<(), Error> {
+        let compared = remove_scratch(dir).and_then(|()| self.compare_all(&dir.join(SCRATCH), progress));
+        compared.and(remove_scratch(dir)).map_err(|e| self.not_compared(&e))
+    }
+
+    fn compare_all(&mut self, scratch: &Path, progress: &mut dyn FnMut(Seq, Seq)) -> Result<(), Error> {
+        let (_beside, targets) = self.replay(scratch, progress)?;
+        targets.iter().take_while(|_| !self.pace.is_stopped()).try_for_each(|target| self.compare(target))
+    }
+
+    /// Also what was found before it, as nobody gets the report.
+    fn not_compared(&self, e: &Error) -> Error {
+        let found =
+            self.report.findings.first().map(|first| {
+                format!("; before that there were {} findings, such as: {first}", self.report.findings_total)
+            });
+        Error::NotCompared(format!("{e}{}", found.unwrap_or_default()))
+    }
+
+    /// Replaying takes room on the disk, which the running ledger needs more.
+    fn check_room(&self, scratch: &Path) -> Result<(), Error> {
+        self.running.map_or(Ok(()), |shared| enough(scratch, shared.space.room()))
     }
 
     /// Stops early if it is told to.
     fn replay(&self, scratch: &Path, progress: &mut dyn FnMut(Seq, Seq)) -> Result<(Store, Vec<Target>), Error> {
+        self.check_room(scratch)?;
         let beside = Store::open(scratch, super::CACHE_BYTES)?;
         let target = |projection: &Projection| {
             let keyspace = beside.runs(projection.name)?;
@@ -390,12 +433,15 @@ impl<'a> Verifier<'a> {
         let mut targets = self.program.projections.iter().map(target).collect::<Result<Vec<Target>, Error>>()?;
         let folders = if self.pace.is_unhindered() { rebuild::folders() } else { 0 };
         let manner = Manner { bytes_max: super::REBUILD_CHUNK_BYTES_MAX, aside: None, seen: false, folders };
+        let mut room = Ok(());
         rebuild::replay(&mut targets, &self.snapshot, &manner, &mut |now| {
             if let Some(now) = now {
                 progress(now.done, now.end);
             }
-            self.pace.breathe()
+            room = self.check_room(scratch);
+            room.is_ok() && self.pace.breathe()
         })?;
+        room?;
         Ok((beside, targets))
     }
 
@@ -406,7 +452,16 @@ impl<'a> Verifier<'a> {
         let mut pairs =
             Merge { left: rows_of(self.snapshot.0.engine.iter(&grown)), right: rows_of(target.keyspace.iter()) };
         let (mut hash, mut rows) = (sha2::Sha256::new(), 0);
-        while let Some(pair) = pairs.next()? {
+        loop {
+            let pair = match pairs.next() {
+                Ok(Some(pair)) => pair,
+                Ok(None) => break,
+                Err(Unread::Stored(e)) if !is_passing(&e) => {
+                    self.report.find(About::Rows, format!("rows of {projection} cannot be read: {e}"));
+                    return Ok(());
+                }
+                Err(Unread::Stored(e) | Unread::Replayed(e)) => return Err(e.into()),
+            };
             if !self.pace.breathe() {
                 return Ok(());
             }
@@ -422,6 +477,19 @@ impl<'a> Verifier<'a> {
         self.report.tables.push(Digested { projection, version: target.projection.version, rows, digest });
         Ok(())
     }
+}
+
+fn enough(scratch: &Path, room: Room) -> Result<(), Error> {
+    let full =
+        || io::Error::new(io::ErrorKind::StorageFull, "the disk has too little room to compare the rows with the log");
+    if room.low { Err(full()).map_err(at_path(scratch)) } else { Ok(()) }
+}
+
+/// Whether it is the process that lacks something, and the disk may be as it should.
+fn is_passing(e: &fjall::Error) -> bool {
+    let causes = std::iter::successors(Some(e as &dyn std::error::Error), |e| e.source());
+    let mut errnos = causes.filter_map(|e| e.downcast_ref::<io::Error>()).filter_map(Errno::from_io_error);
+    errnos.any(|e| [Errno::MFILE, Errno::NFILE, Errno::NOMEM].contains(&e))
 }
 
 fn digest(hash: &mut sha2::Sha256, row: &Row) {
@@ -464,8 +532,15 @@ struct Merge<I: Iterator> {
     right: std::iter::Peekable<I>,
 }
 
+/// Which of them cannot be read.
+#[derive(Debug)]
+enum Unread {
+    Stored(fjall::Error),
+    Replayed(fjall::Error),
+}
+
 impl<I: Iterator<Item = Result<Row, fjall::Error>>> Merge<I> {
-    fn next(&mut self) -> Result<Option<Pair>, fjall::Error> {
+    fn next(&mut self) -> Result<Option<Pair>, Unread> {
         let take = match (self.left.peek(), self.right.peek()) {
             (None, None) => return Ok(None),
             (Some(Ok(left)), Some(Ok(right))) => (left.key <= right.key, right.key <= left.key),
@@ -474,8 +549,8 @@ impl<I: Iterator<Item = Result<Row, fjall::Error>>> Merge<I> {
             // The error comes out below.
             (Some(_), Some(_)) => (true, true),
         };
-        let stored = if take.0 { self.left.next().transpose()? } else { None };
-        let replayed = if take.1 { self.right.next().transpose()? } else { None };
+        let stored = if take.0 { self.left.next().transpose().map_err(Unread::Stored)? } else { None };
+        let replayed = if take.1 { self.right.next().transpose().map_err(Unread::Replayed)? } else { None };
         Ok(Some(Pair { stored, replayed }))
     }
 }
@@ -584,5 +659,27 @@ impl fmt::Display for Report {
             0 => writeln!(f, "all is well"),
             n => writeln!(f, "{n} findings"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replay_leaves_room_for_mail() {
+        let room = |low: bool| Room { free_bytes: 300, reserve_bytes: 200, low, short: false };
+        assert!(enough(Path::new("d/verify-scratch"), room(false)).is_ok());
+        let said = enough(Path::new("d/verify-scratch"), room(true)).unwrap_err().to_string();
+        assert_eq!(said, "d/verify-scratch: the disk has too little room to compare the rows with the log");
+    }
+
+    #[test]
+    fn what_the_process_lacks_is_no_damage() {
+        let check = |e: fjall::Error, expect: bool| assert_eq!(is_passing(&e), expect, "{e}");
+        let io = |errno: Errno| io::Error::from_raw_os_error(errno.raw_os_error());
+        check(fjall::Error::Io(io(Errno::MFILE)), true);
+        check(fjall::Error::Io(io(Errno::IO)), false);
+        check(fjall::Error::Poisoned, false);
     }
 }

@@ -54,7 +54,12 @@ impl Watermark {
         };
         let slots = [0, 1].map(|n| read_slot(&file, n));
         let newest = slots.into_iter().flatten().max_by_key(|mark| mark.count);
-        let mark = newest.ok_or_else(|| Error::Notes(format!("{}: neither slot can be read", path.display())))?;
+        let mark = newest.ok_or_else(|| {
+            Error::Notes(format!(
+                "{}: neither slot can be read. Run `postledger repair`, which goes on from what is there",
+                path.display()
+            ))
+        })?;
         Ok(Some(Watermark { file: Arc::new(file), path, mark, dirty: Arc::default() }))
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use postledger::clock::Clock;
-use postledger::ledger::verify::{Scope, verify};
+use postledger::ledger::verify::verify;
 use postledger::ledger::{Ledger, Options, Snapshot};
 use postledger_events::fact::attempt::Failure;
 use postledger_events::fact::delivery::Wish;
@@ -79,8 +79,7 @@ impl Account {
         }
         account.broken = account.broken_bodies(&ledger, &snapshot);
         drop((snapshot, ledger));
-        let scope = Scope { full: true, ..Scope::default() };
-        let report = verify(&Options::new(dir), scope, &mut |_, _| {}).expect("it can be verified");
+        let report = verify(&Options::new(dir), true, &mut |_, _| {}).expect("it can be verified");
         account.broken.extend(report.findings.into_iter().map(|finding| finding.text));
         account
     }
