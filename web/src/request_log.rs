@@ -44,7 +44,8 @@ pub fn note_key(key: KeyId) {
 /// Has this request's line tell what was accepted.
 pub fn note_submitted(submitted: &Submitted) {
     let span = Span::current();
-    span.record("message", tracing::field::display(&submitted.message));
+    // Not `message`, which the log takes for a line's text.
+    span.record("submitted", tracing::field::display(&submitted.message));
     span.record("recipients", submitted.recipients.len());
     if submitted.repeated {
         span.record("repeated", true);
@@ -57,7 +58,7 @@ pub async fn log(State(ids): State<Arc<RequestIds>>, request: Request, next: Nex
     let route = request.extensions().get::<MatchedPath>().map_or("(none)", MatchedPath::as_str).to_owned();
     let method = request.method().clone();
     let started = Instant::now();
-    let span = tracing::info_span!("request", id, key = Empty, message = Empty, recipients = Empty, repeated = Empty);
+    let span = tracing::info_span!("request", id, key = Empty, submitted = Empty, recipients = Empty, repeated = Empty);
     let mut response = next.run(request).instrument(span.clone()).await;
     let (status, micros) = (response.status().as_u16(), started.elapsed().as_micros());
     tracing::info!(parent: &span, %method, route, status, micros);
