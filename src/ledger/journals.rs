@@ -28,10 +28,12 @@ pub(super) fn set_aside(dir: &Path, engine: &Path) -> Result<Option<u64>, Error>
     let new = copies.last().map_or(1, |last| last + 1);
     let to = copy(dir, new);
     fs::create_dir(&to).map_err(at_path(&to))?;
-    for journal in journals {
+    let copied = journals.iter().try_for_each(|journal| {
         let name = journal.file_name().expect("a listed file has a name");
-        fs::copy(&journal, to.join(name)).map_err(at_path(&journal))?;
-    }
+        fs::copy(journal, to.join(name)).map(drop).map_err(at_path(journal))
+    });
+    // On a full disk each start would leave less room for the next one.
+    copied.inspect_err(|_| drop(fs::remove_dir_all(&to)))?;
     for old in copies.iter().rev().skip(COPIES_MAX - 1) {
         let old = copy(dir, *old);
         fs::remove_dir_all(&old).map_err(at_path(&old))?;
@@ -51,6 +53,17 @@ fn number(path: &Path) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_copy_that_fails_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = dir.path().join("ledger");
+        // What cannot be copied as a file.
+        fs::create_dir_all(engine.join("1.jnl")).unwrap();
+        fs::write(engine.join("0.jnl"), "a journal").unwrap();
+        assert!(set_aside(dir.path(), &engine).is_err());
+        assert_eq!(list(&dir.path().join("journals-aside")).unwrap(), Vec::<PathBuf>::new());
+    }
 
     #[test]
     fn the_newest_copies_are_kept() {
