@@ -144,9 +144,7 @@ mod tests {
     use postledger_events::fact::access::Scope;
     use postledger_events::fact::account::{AccountConfigured, AccountSettings};
     use postledger_events::fact::ledger::{LastNumbers, LedgerBranched};
-    use postledger_events::id::{
-        CursorName, DeliveryId, Fingerprint, HoldRuleId, JobId, MsgId, SecretId, SecretRef, Sha256, SuppressionId,
-    };
+    use postledger_events::id::{CursorName, Fingerprint, JobId, SecretId, SecretRef, Sha256};
     use postledger_events::time::Timestamp;
     use postledger_events::{Command, Record};
     use postledger_projections::{Memory, fold};
@@ -266,13 +264,7 @@ mod tests {
     #[test]
     fn cursors_move_both_ways_within_the_log() {
         let mut ledger = Ledger::new();
-        let numbers = LastNumbers {
-            delivery: DeliveryId(0),
-            msg_id: MsgId(0),
-            suppression: SuppressionId(0),
-            hold_rule: HoldRuleId(0),
-            key: KeyId(40),
-        };
+        let numbers = LastNumbers { key: KeyId(40), ..LastNumbers::NONE };
         let (from_seq, from_hash, next_seq, by) = (Seq(1), Sha256::ZERO, Seq(20), Author::program());
         let (job, reason) = (JobId(1), String::new());
         ledger.append(LedgerBranched { from_seq, from_hash, next_seq, numbers, job, reason, by }.into());

@@ -489,7 +489,7 @@ mod tests {
     use postledger_events::event::Event;
     use postledger_events::fact::job::JobStarted;
     use postledger_events::fact::ledger::{LastNumbers, LedgerBranched};
-    use postledger_events::id::{HoldRuleId, JobId, KeyId, MsgId, Seq, Sha256, SuppressionId};
+    use postledger_events::id::{JobId, Seq, Sha256};
     use postledger_projections::{Memory, fold};
 
     use super::*;
@@ -503,18 +503,11 @@ mod tests {
             Work::Queue(QueueFilter::default(), QueueAction::Cancel),
         ];
         let started = |n, work: &Work| Event::from(JobStarted { job: JobId(n), work: work.clone(), by: by() });
-        let numbers = LastNumbers {
-            delivery: DeliveryId(0),
-            msg_id: MsgId(0),
-            suppression: SuppressionId(0),
-            hold_rule: HoldRuleId(0),
-            key: KeyId(0),
-        };
         let branched = LedgerBranched {
             from_seq: Seq(3),
             from_hash: Sha256::ZERO,
             next_seq: Seq(100),
-            numbers,
+            numbers: LastNumbers::NONE,
             job: JobId(10),
             reason: "restored".to_owned(),
             by: by(),

@@ -175,7 +175,7 @@ fn check_part(snapshot: &Snapshot, first: Seq, last: Seq, mark: &Mark) -> Result
 mod tests {
     use postledger_events::fact::job::HoldRuleRemoved;
     use postledger_events::fact::ledger::{LastNumbers, LedgerBranched};
-    use postledger_events::id::{Author, DeliveryId, HoldRuleId, JobId, KeyId, MsgId, SuppressionId};
+    use postledger_events::id::{Author, HoldRuleId, JobId};
     use postledger_events::time::Timestamp;
 
     use super::super::tests::{account, closed, open, run};
@@ -186,13 +186,7 @@ mod tests {
     }
 
     fn branched(from: Head, next_seq: u64) -> Event {
-        let numbers = LastNumbers {
-            delivery: DeliveryId(0),
-            msg_id: MsgId(0),
-            suppression: SuppressionId(0),
-            hold_rule: HoldRuleId(0),
-            key: KeyId(0),
-        };
+        let numbers = LastNumbers::NONE;
         let (reason, by) = ("restored".to_owned(), Author::program());
         let (from_seq, from_hash, next_seq, job) = (from.seq, from.hash, Seq(next_seq), JobId(1));
         LedgerBranched { from_seq, from_hash, next_seq, numbers, job, reason, by }.into()

@@ -64,3 +64,14 @@ pub struct LastNumbers {
     pub hold_rule: HoldRuleId,
     pub key: KeyId,
 }
+
+impl LastNumbers {
+    /// Before any was given out.
+    pub const NONE: LastNumbers = LastNumbers {
+        delivery: DeliveryId(0),
+        msg_id: MsgId(0),
+        suppression: SuppressionId(0),
+        hold_rule: HoldRuleId(0),
+        key: KeyId(0),
+    };
+}

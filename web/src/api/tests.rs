@@ -22,8 +22,8 @@ use postledger_events::fact::submission::{
 };
 use postledger_events::fact::suppression::{AddressSuppressed, Cause, SuppressionPersonal};
 use postledger_events::id::{
-    AccountName, Author, CursorName, DeliveryId, EndpointName, Fingerprint, HoldRuleId, JobId, KeyId, MailboxName,
-    MessageUuid, MsgId, RecipientKey, ReplayId, SecretId, SecretRef, Selector, Seq, Sha256, SuppressionId,
+    AccountName, Author, CursorName, DeliveryId, EndpointName, Fingerprint, JobId, KeyId, MailboxName, MessageUuid,
+    MsgId, RecipientKey, ReplayId, SecretId, SecretRef, Selector, Seq, Sha256, SuppressionId,
 };
 use postledger_events::time::Timestamp;
 use postledger_events::{Answer, Command, Event, Record, Refusal};
@@ -168,18 +168,11 @@ impl Program {
 
     /// A ledger that was restored: records 4 to 19 are of another branch.
     pub(super) fn branched() -> Program {
-        let zero = (DeliveryId(0), MsgId(0), SuppressionId(0), HoldRuleId(0));
         let branched = LedgerBranched {
             from_seq: Seq(3),
             from_hash: Sha256::ZERO,
             next_seq: Seq(20),
-            numbers: LastNumbers {
-                delivery: zero.0,
-                msg_id: zero.1,
-                suppression: zero.2,
-                hold_rule: zero.3,
-                key: KeyId(0),
-            },
+            numbers: LastNumbers::NONE,
             job: JobId(1),
             reason: String::new(),
             by: Author::program(),
