@@ -132,8 +132,7 @@ impl Submitter {
     }
 
     async fn stage(&self, name: MessageUuid, bytes: Bytes) -> Result<Staged, SendError> {
-        let staged = self.ledger.stage(name, bytes).await;
-        staged.map_err(|e| SendError::Unavailable(Unavailable::Stopped(e.to_string())))
+        self.ledger.stage(name, bytes).await.map_err(send_error)
     }
 
     fn command(

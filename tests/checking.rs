@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 
 use crate::server::{Server, arrives, get, new_ip, wait_until};
 
+const MIB: f64 = 1024.0 * 1024.0;
+
 fn message(subject: &str, bytes: usize) -> Value {
     json!({ "To": [{ "Address": "friend@localhost" }], "Subject": subject, "Text": "x".repeat(bytes) })
 }
@@ -76,13 +78,22 @@ fn intake_ends_before_the_disk_is_full_and_begins_again_by_itself() {
     server.send(&message("first", 50));
     assert_eq!(server.metric("postledger_disk_short"), 0.0);
     let reserve = server.metric("postledger_disk_reserve_bytes");
-    assert_eq!(reserve, 40.0 * 1024.0 * 1024.0, "a tenth of the disk");
+    assert_eq!(reserve, 40.0 * MIB, "a tenth of the disk");
 
-    // Somebody else fills the disk: half of the reserve is left.
+    // Somebody else fills the disk: there is no room for a large content any more that leaves the reserve alone.
     let ballast = disk.path().join("ballast");
-    let free = server.metric("postledger_disk_free_bytes") - reserve / 2.0;
-    let bytes = vec![0; free as usize];
-    std::fs::write(&ballast, bytes).expect("ballast");
+    let above = MIB * 8.0;
+    let fill = server.metric("postledger_disk_free_bytes") - reserve - above;
+    std::fs::write(&ballast, vec![0; fill as usize]).expect("ballast");
+    wait_until("the ballast is seen", || server.metric("postledger_disk_free_bytes") < reserve + above + MIB);
+    let refused = server.webapi("Send", &message("large", above as usize + MIB as usize));
+    assert_eq!(refused.status, 503, "{}", refused.text());
+    assert!(refused.text().contains("make room there"), "{}", refused.text());
+    server.send(&message("small", 50));
+
+    // Half of the reserve is left.
+    let more = server.metric("postledger_disk_free_bytes") - reserve / 2.0;
+    std::fs::write(disk.path().join("more"), vec![0; more as usize]).expect("ballast");
     wait_until("intake has ended", || server.metric("postledger_disk_short") == 1.0);
 
     let refused = server.webapi("Send", &message("second", 50));
@@ -97,7 +108,9 @@ fn intake_ends_before_the_disk_is_full_and_begins_again_by_itself() {
     server.cli(&["account", "set", "mox", "--keep", "20d"]);
     server.api("POST", "/queue", &json!({ "action": "cancel", "all": true }));
 
-    std::fs::remove_file(&ballast).expect("room is made");
+    for ballast in [ballast, disk.path().join("more")] {
+        std::fs::remove_file(ballast).expect("room is made");
+    }
     wait_until("intake goes on", || get(server.http(), "/readyz").status == 200);
     server.send(&message("third", 50));
     server.stop();

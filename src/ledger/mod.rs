@@ -123,7 +123,7 @@ struct Shared {
     /// The last round over the whole ledger, and the record that the running one is at; 0 if none is.
     round: ArcSwapOption<Round>,
     round_at: AtomicU64,
-    space: Space,
+    space: Arc<Space>,
     lock: Arc<Lock>,
 }
 
@@ -354,19 +354,21 @@ impl Ledger {
     }
 
     /// Brings a body to where its message will look for it: before this returns for a large one, with the batch for a small
-    /// one. If a large one cannot be written and synced, the ledger stops.
-    pub async fn stage(&self, body: MessageUuid, bytes: Bytes) -> Result<Staged, Error> {
+    /// one. A large one needs room beside the reserve; if it cannot be written and synced, the ledger stops.
+    pub async fn stage(&self, body: MessageUuid, bytes: Bytes) -> Result<Staged, SubmitError> {
         let shared = self.inner.shared.clone();
-        shared.space.take(bytes.len());
         if bytes.len() <= BODY_INLINE_BYTES_MAX {
-            return shared.bodies.stage(body, bytes);
+            return shared.bodies.stage(body, bytes).map_err(|e| SubmitError::Stopped(e.to_string()));
         }
+        let claim = shared.space.claim(bytes.len()).map_err(SubmitError::NoSpace)?;
         let write = move || {
+            let _claim = claim;
             let staged = shared.bodies.stage(body, bytes);
-            staged.inspect_err(|e| drop(shared.stop(format!("a body cannot be written: {e}"))))
+            staged.map_err(|e| shared.stop(format!("a body cannot be written: {e}")))
         };
         let staged = tokio::task::spawn_blocking(write).await;
-        staged.unwrap_or_else(|e| Err(Error::Notes(format!("the thread that wrote a body died: {e}"))))
+        let staged = staged.unwrap_or_else(|e| Err(format!("the thread that wrote a body died: {e}")));
+        staged.map_err(SubmitError::Stopped)
     }
 
     /// Returns when the command's facts are on disk, or it was refused and left no trace.

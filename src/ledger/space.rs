@@ -1,11 +1,12 @@
 //! Room on the disk: intake ends while there is still enough for the outcomes of what was taken in.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Unless the configuration says otherwise; never more than a tenth of the file system.
 pub const FREE_BYTES_MIN: u64 = 256 * 1024 * 1024;
-/// What a byte of a record or content may become until the next look: journal, table, and their merging.
+/// What a byte of a batch may become until the next look: journal, table, and their merging.
 const GROWTH: u64 = 4;
 const MIB: u64 = 1024 * 1024;
 
@@ -17,6 +18,8 @@ pub(super) struct Space {
     free: AtomicU64,
     /// Written since the last look.
     taken: AtomicU64,
+    /// Of files that are being written now.
+    claimed: AtomicU64,
     low: AtomicBool,
     short: AtomicBool,
 }
@@ -45,16 +48,17 @@ pub struct Short {
 }
 
 impl Space {
-    pub(super) fn new(dir: &Path, wanted: u64) -> Space {
-        let space = Space {
+    pub(super) fn new(dir: &Path, wanted: u64) -> Arc<Space> {
+        let space = Arc::new(Space {
             dir: dir.to_owned(),
             wanted,
             reserve: AtomicU64::new(wanted),
             free: AtomicU64::new(u64::MAX),
             taken: AtomicU64::new(0),
+            claimed: AtomicU64::new(0),
             low: AtomicBool::new(false),
             short: AtomicBool::new(false),
-        };
+        });
         space.look();
         space
     }
@@ -89,18 +93,28 @@ impl Space {
         }
     }
 
-    /// So much is written.
+    /// A batch of so much is written.
     pub(super) fn take(&self, bytes: usize) {
-        self.taken.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.taken.fetch_add((bytes as u64).saturating_mul(GROWTH), Ordering::Relaxed);
+    }
+
+    /// Room for a file that leaves the reserve alone, also together with all that are being written at the same time.
+    pub(super) fn claim(self: &Arc<Self>, bytes: usize) -> Result<Claim, Short> {
+        let claim = |claimed: u64| Some(claimed + bytes as u64).filter(|claimed| self.is_left_beside(*claimed));
+        match self.claimed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, claim) {
+            Ok(_) => Ok(Claim { space: self.clone(), bytes: bytes as u64 }),
+            Err(_) => Err(self.shortage()),
+        }
     }
 
     pub(super) fn check(&self) -> Result<(), Short> {
-        let taken = self.taken.load(Ordering::Relaxed).saturating_mul(GROWTH);
-        let left = self.free.load(Ordering::Relaxed).saturating_sub(taken);
-        if self.short.load(Ordering::Relaxed) || left < self.reserve.load(Ordering::Relaxed) {
-            return Err(self.shortage());
-        }
-        Ok(())
+        if self.is_left_beside(self.claimed.load(Ordering::Relaxed)) { Ok(()) } else { Err(self.shortage()) }
+    }
+
+    /// Whether the reserve is there when files of so much are written.
+    fn is_left_beside(&self, claimed: u64) -> bool {
+        let left = self.free.load(Ordering::Relaxed).saturating_sub(self.taken.load(Ordering::Relaxed));
+        !self.short.load(Ordering::Relaxed) && left.saturating_sub(claimed) >= self.reserve.load(Ordering::Relaxed)
     }
 
     fn shortage(&self) -> Short {
@@ -115,6 +129,20 @@ impl Space {
             low: self.low.load(Ordering::Relaxed),
             short: self.short.load(Ordering::Relaxed),
         }
+    }
+}
+
+/// Room for a file that is being written; held until it is.
+pub(super) struct Claim {
+    space: Arc<Space>,
+    bytes: u64,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        // In this order: rather counted twice for a moment than not at all.
+        self.space.taken.fetch_add(self.bytes, Ordering::Relaxed);
+        self.space.claimed.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -153,5 +181,26 @@ mod tests {
         assert!(said.starts_with("the disk of the ledger has 140 MiB free, and 100 are kept"), "{said}");
         space.seen(140 * MIB, 10_000 * MIB);
         assert_eq!(space.check(), Ok(()));
+    }
+
+    #[test]
+    fn files_that_are_written_at_once_leave_the_reserve_alone() {
+        let space = Space::new(Path::new("/"), 100 * MIB);
+        let claim = |mib: u64| space.claim((mib * MIB) as usize);
+        space.seen(140 * MIB, 10_000 * MIB);
+        let first = claim(30).unwrap();
+        assert!(claim(11).is_err());
+        let second = claim(10).unwrap();
+        assert_eq!(space.check(), Ok(()));
+        // A look sees nothing of what is not written yet.
+        space.seen(140 * MIB, 10_000 * MIB);
+        assert!(claim(1).is_err());
+        // What is written counts until the next look sees it.
+        drop(first);
+        assert!(claim(1).is_err());
+        space.seen(111 * MIB, 10_000 * MIB);
+        drop(second);
+        space.seen(101 * MIB, 10_000 * MIB);
+        assert!(claim(1).is_ok());
     }
 }

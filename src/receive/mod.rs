@@ -183,7 +183,7 @@ impl Mailroom {
         let stored = self.with_trace(message, &envelope, &recipients, &data);
         let summary = read::summary(&data);
         drop(data);
-        let staged = ledger.stage(message, stored).await.map_err(|e| SubmitError::Stopped(e.to_string()))?;
+        let staged = ledger.stage(message, stored).await?;
         let command = Receive {
             body: staged.body,
             peer: Some(envelope.peer),

@@ -73,7 +73,7 @@ impl Submitter {
             BodyError::Missing(_) => ExecuteError::Refused(content_gone(original.message)),
             BodyError::Size { .. } | BodyError::Store(_) => unavailable(e.to_string()),
         })?;
-        self.ledger.stage(message, bytes).await.map_err(|e| unavailable(e.to_string()))
+        self.ledger.stage(message, bytes).await.map_err(execute_error)
     }
 
     fn again(&self, wish: Redelivery, original: Original, message: MessageUuid, stored: &Staged) -> Submit {

@@ -1,5 +1,6 @@
-//! The disk fails at one call: a sync that fails, once or from then on; no space left, in the middle of a write; a crash right
-//! before a sync. Whether the program goes on or stops and says so, what it acknowledged must be there at the next start.
+//! The disk fails at one call: a sync that fails, once or from then on; no space left, in the middle of a write; a write that
+//! writes only half, which is no failure; a crash right before a sync. Whether the program goes on or stops and says so, what it
+//! acknowledged must be there at the next start.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -20,7 +21,7 @@ use crate::sink::Sink;
 /// Servers that are tried beside each other.
 const LANES: usize = 2;
 /// What the shim does, see tests/faults/fault.c.
-const MODES: &[&str] = &["eio", "eio_sticky", "kill", "enospc", "torn"];
+const MODES: &[&str] = &["eio", "eio_sticky", "kill", "enospc", "torn", "short"];
 /// Answers after which a call that has not come does not come any more.
 const ANSWERS_MAX: u64 = 600;
 /// Answers behind a fault that nobody noticed.
@@ -130,6 +131,7 @@ impl Lane {
         let load = Load::start(server.http(), &name, Dice::new(seed ^ case.call).roll());
         let said_so = await_fault(&mut server, &load);
         let struck = has_struck(&log);
+        assert!(!said_so || case.mode != "short", "{case:?}: a short write is no failure:\n{}", last_words(&server));
         count(&mut tally.lock().expect("no lane failed"), struck, said_so);
         // A stop after a fault must be no better than a crash.
         if case.call.is_multiple_of(2) || said_so && server.has_ended() {

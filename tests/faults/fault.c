@@ -8,6 +8,7 @@
    counting writes (write, pwrite, writev, pwritev, copy_file_range, ftruncate, fallocate, open that creates, mkdir, rename):
      enospc      half of this one is written, and from then on there is no space left
      torn        half of this one is written and it fails for lack of space; then there is space again
+     short       half of this one, or of the first after it that writes bytes, is written and it returns that count, as any write may
    neither:
      count       only counts
 
@@ -29,10 +30,11 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum mode { COUNT, EIO_ONCE, EIO_STICKY, KILL, UNSYNCED, ENOSPC_STICKY, TORN };
-static const char *const names[] = {"count", "eio", "eio_sticky", "kill", "unsynced", "enospc", "torn"};
+enum mode { COUNT, EIO_ONCE, EIO_STICKY, KILL, UNSYNCED, ENOSPC_STICKY, TORN, SHORT };
+static const char *const names[] = {"count", "eio", "eio_sticky", "kill", "unsynced", "enospc", "torn", "short"};
 
 static atomic_int syncs, writes;
+static atomic_flag shortened = ATOMIC_FLAG_INIT;
 static int at = -1;
 static enum mode mode = COUNT;
 static const char *dir;
@@ -41,7 +43,7 @@ __attribute__((constructor)) static void start(void) {
     const char *call = getenv("FAULT_AT"), *name = getenv("FAULT_MODE");
     dir = getenv("FAULT_DIR");
     at = call ? atoi(call) : -1;
-    for (int m = COUNT; name && m <= TORN; m++)
+    for (int m = COUNT; name && m <= SHORT; m++)
         if (!strcmp(name, names[m])) mode = m;
 }
 
@@ -102,6 +104,27 @@ static enum write on_write(const char *call, int mine) {
     return NOTHING;
 }
 
+/* The same for a call that writes bytes, and so may return that it wrote fewer. */
+static enum write on_bytes(const char *call, int mine) {
+    if (mode != SHORT || !mine) return on_write(call, mine);
+    int n = atomic_fetch_add(&writes, 1);
+    if (at < 0 || n < at || atomic_flag_test_and_set(&shortened)) return WHOLE;
+    say(call, n);
+    return HALF;
+}
+
+/* Half of so many bytes; a single one cannot be halved, and nobody may return that nothing was written. */
+static size_t half(size_t n) {
+    return n > 1 ? n / 2 : mode == SHORT ? n : 0;
+}
+
+/* What a call returns of which half was written. */
+static ssize_t halved(ssize_t written) {
+    if (mode == SHORT) return written;
+    errno = ENOSPC;
+    return -1;
+}
+
 int fsync(int fd) {
     REAL(fsync);
     switch (on_sync("fsync", is_my_file(fd))) { case PASS: return real(fd); case FAIL: return -1; default: return 0; }
@@ -134,56 +157,56 @@ int msync(void *addr, size_t length, int flags) {
 
 ssize_t write(int fd, const void *buf, size_t n) {
     REAL(write);
-    switch (on_write("write", is_my_file(fd))) {
+    switch (on_bytes("write", is_my_file(fd))) {
     case WHOLE: return real(fd, buf, n);
-    case HALF: if (n > 1) real(fd, buf, n / 2); errno = ENOSPC; return -1;
+    case HALF: return halved(real(fd, buf, half(n)));
     default: return -1;
     }
 }
-static ssize_t half_at(int fd, const void *buf, size_t n, off64_t offset) {
-    static ssize_t (*real)(int, const void *, size_t, off64_t);
-    if (!real) real = (ssize_t(*)(int, const void *, size_t, off64_t))dlsym(RTLD_NEXT, "pwrite64");
-    if (n > 1) real(fd, buf, n / 2, offset);
-    errno = ENOSPC;
-    return -1;
-}
 ssize_t pwrite(int fd, const void *buf, size_t n, off_t offset) {
     REAL(pwrite);
-    switch (on_write("pwrite", is_my_file(fd))) {
+    switch (on_bytes("pwrite", is_my_file(fd))) {
     case WHOLE: return real(fd, buf, n, offset);
-    case HALF: return half_at(fd, buf, n, offset);
+    case HALF: return halved(real(fd, buf, half(n), offset));
     default: return -1;
     }
 }
 ssize_t pwrite64(int fd, const void *buf, size_t n, off64_t offset) {
     REAL(pwrite64);
-    switch (on_write("pwrite64", is_my_file(fd))) {
+    switch (on_bytes("pwrite64", is_my_file(fd))) {
     case WHOLE: return real(fd, buf, n, offset);
-    case HALF: return half_at(fd, buf, n, offset);
+    case HALF: return halved(real(fd, buf, half(n), offset));
     default: return -1;
     }
 }
+/* The first half of the parts, or of the only one. */
+static int half_of(const struct iovec *parts, int count, struct iovec *only) {
+    *only = (struct iovec){parts[0].iov_base, half(parts[0].iov_len)};
+    return count > 1 ? count / 2 : 0;
+}
 ssize_t writev(int fd, const struct iovec *parts, int count) {
     REAL(writev);
-    switch (on_write("writev", is_my_file(fd))) {
+    struct iovec only;
+    switch (on_bytes("writev", is_my_file(fd))) {
     case WHOLE: return real(fd, parts, count);
-    case HALF: if (count > 1) real(fd, parts, count / 2); errno = ENOSPC; return -1;
+    case HALF: { int some = half_of(parts, count, &only); return halved(real(fd, some ? parts : &only, some ? some : 1)); }
     default: return -1;
     }
 }
 ssize_t pwritev(int fd, const struct iovec *parts, int count, off_t offset) {
     REAL(pwritev);
-    switch (on_write("pwritev", is_my_file(fd))) {
+    struct iovec only;
+    switch (on_bytes("pwritev", is_my_file(fd))) {
     case WHOLE: return real(fd, parts, count, offset);
-    case HALF: if (count > 1) real(fd, parts, count / 2, offset); errno = ENOSPC; return -1;
+    case HALF: { int some = half_of(parts, count, &only); return halved(real(fd, some ? parts : &only, some ? some : 1, offset)); }
     default: return -1;
     }
 }
 ssize_t copy_file_range(int in, off64_t *in_at, int out, off64_t *out_at, size_t n, unsigned flags) {
     REAL(copy_file_range);
-    switch (on_write("copy_file_range", is_my_file(out))) {
+    switch (on_bytes("copy_file_range", is_my_file(out))) {
     case WHOLE: return real(in, in_at, out, out_at, n, flags);
-    case HALF: errno = ENOSPC; return -1;
+    case HALF: return halved(real(in, in_at, out, out_at, half(n), flags));
     default: return -1;
     }
 }
