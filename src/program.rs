@@ -451,7 +451,7 @@ impl View for SnapshotView {
 
 /// The log is no table of rows, but those who read both need no second kind of error.
 fn damaged(e: crate::ledger::Error) -> Error {
-    Error { table: Table::Timeline, why: format!("the log: {e}") }
+    Error::new(Table::Timeline, format!("the log: {e}"))
 }
 
 #[cfg(test)]

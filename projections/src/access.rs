@@ -177,7 +177,7 @@ pub(crate) fn fold(record: &Record, rows: &mut dyn RowsMut) -> Result<(), Error>
 
 /// What the index names must be there.
 fn indexed(rows: &(impl Rows + ?Sized), id: KeyId) -> Result<KeyRow, Error> {
-    let why = || Error { table: TABLE, why: format!("the index names key {id}, which has no row") };
+    let why = || Error::new(TABLE, format!("the index names key {id}, which has no row"));
     key_row(rows, id)?.ok_or_else(why)
 }
 

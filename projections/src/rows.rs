@@ -77,8 +77,8 @@ pub fn read<T: DeserializeOwned>(rows: &(impl Rows + ?Sized), table: Table, key:
 pub fn parse<T: DeserializeOwned>(table: Table, value: &[u8]) -> Result<T, Error> {
     match postcard::take_from_bytes(value) {
         Ok((row, [])) => Ok(row),
-        Ok((_, rest)) => Err(Error { table, why: format!("{} bytes follow it", rest.len()) }),
-        Err(e) => Err(Error { table, why: e.to_string() }),
+        Ok((_, rest)) => Err(Error::new(table, format!("{} bytes follow it", rest.len()))),
+        Err(e) => Err(Error::new(table, e.to_string())),
     }
 }
 
@@ -147,6 +147,15 @@ pub(crate) fn read_all<T: DeserializeOwned>(
 pub struct Error {
     pub table: Table,
     pub why: String,
+    /// The process lacked something for the moment, such as file descriptors: the row may be as it should.
+    pub passing: bool,
+}
+
+impl Error {
+    /// About the row, not about the moment.
+    pub fn new(table: Table, why: impl Into<String>) -> Error {
+        Error { table, why: why.into(), passing: false }
+    }
 }
 
 impl fmt::Display for Error {

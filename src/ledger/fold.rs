@@ -17,7 +17,7 @@ struct OwnTable<'a, R> {
 impl<R: RowsMut> OwnTable<'_, R> {
     fn check(&self, table: Table, what: &str) -> Result<(), Error> {
         let why = || format!("the fold of {:?} {what}", self.table);
-        if table == self.table { Ok(()) } else { Err(Error { table, why: why() }) }
+        if table == self.table { Ok(()) } else { Err(Error::new(table, why())) }
     }
 }
 
@@ -28,7 +28,7 @@ impl<R: RowsMut> Rows for OwnTable<'_, R> {
     }
 
     fn scan(&self, table: Table, _: &[u8], _: &[u8], _: Order, _: usize) -> Result<Vec<(Key, Value)>, Error> {
-        Err(Error { table, why: format!("the fold of {:?} scans it", self.table) })
+        Err(Error::new(table, format!("the fold of {:?} scans it", self.table)))
     }
 }
 

@@ -129,7 +129,7 @@ impl Rows for Fresh {
     }
 
     fn scan(&self, table: Table, _: &[u8], _: &[u8], _: Order, _: usize) -> Result<Vec<(Key, Value)>, Error> {
-        Err(Error { table, why: "no scan while it is made anew".to_owned() })
+        Err(Error::new(table, "no scan while it is made anew"))
     }
 }
 

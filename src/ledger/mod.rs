@@ -432,8 +432,7 @@ impl Ledger {
 
     pub fn status(&self) -> Status {
         let snapshot = self.snapshot();
-        let lagging = snapshot.0.view.tables.iter().flatten();
-        let lagging = lagging.filter_map(|t| t.as_of.map(|as_of| (t.projection, as_of))).collect();
+        let lagging = snapshot.lagging().filter_map(|t| t.as_of.map(|as_of| (t.projection, as_of))).collect();
         let shared = &self.inner.shared;
         let round_at = Some(Seq(shared.round_at.load(Ordering::Relaxed))).filter(|seq| *seq > Seq(0));
         Status {

@@ -78,7 +78,7 @@ pub(super) struct Paced<'a, R> {
 
 impl<R> Paced<'_, R> {
     fn breathe(&self, table: Table) -> Result<(), Error> {
-        if self.pace.breathe() { Ok(()) } else { Err(Error { table, why: "stopped".to_owned() }) }
+        if self.pace.breathe() { Ok(()) } else { Err(Error::new(table, "stopped")) }
     }
 }
 

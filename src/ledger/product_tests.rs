@@ -397,8 +397,10 @@ fn a_round_a_day_finds_what_rots_while_the_ledger_runs() {
     let refused = run(ledger.submit(set_up().remove(0))).unwrap_err().to_string();
     assert!(refused.contains("row zz of accounts is stored, but the log says there is none"), "{refused}");
     drop((table, ledger));
-    let ledger = Ledger::open(options(dir.path()), clock).unwrap();
-    assert_eq!(ledger.status().round, Some(third), "a restart knows it");
+    let ledger = Ledger::open(options(dir.path()), clock.clone()).unwrap();
+    assert_eq!(ledger.status().round, Some(third.clone()), "a restart knows it");
+    clock.advance(Duration::from_secs(61));
+    assert_eq!(wait_for_round(&ledger, Some(third)).damage, 1, "and looks again soon");
 }
 
 #[test]

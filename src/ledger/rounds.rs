@@ -44,6 +44,10 @@ pub struct Round {
 }
 
 impl Round {
+    fn is_clean(&self) -> bool {
+        self.damage == 0 && self.bodies_damaged == 0
+    }
+
     fn of(report: &Report, began: Timestamp, ended: Timestamp) -> Round {
         let worst = report.findings.iter().find(|f| f.about != About::Body).or(report.findings.first());
         Round {
@@ -71,13 +75,16 @@ pub(super) struct Rounds {
 impl Rounds {
     /// Works until the ledger goes.
     pub(super) fn run(self) {
-        let mut not_before = self.clock.now() + REST_AT_START;
+        let started = self.clock.now();
+        let mut not_before = started + REST_AT_START;
         while !self.is_over() {
-            let due = self.shared.round().map_or(not_before, |last| not_before.max(last.ended + self.every));
+            // What a round before the start had found may be mended: the next one is to say so soon.
+            let last = self.shared.round().filter(|last| last.ended >= started || last.is_clean());
+            let due = last.map_or(not_before, |last| not_before.max(last.ended + self.every));
             if self.clock.now() >= due
                 && let Err(e) = self.go_round()
             {
-                tracing::error!("the ledger could not be verified: {e}");
+                tracing::error!("{e}");
                 not_before = self.clock.now() + REST_AFTER_FAILURE;
             }
             std::thread::park_timeout(LOOK);
@@ -89,7 +96,10 @@ impl Rounds {
     }
 
     fn go_round(&self) -> Result<(), super::Error> {
-        // Somebody verifies it by hand; the next look is soon.
+        // Tables are being rebuilt, without which little is looked at, or somebody verifies it by hand; the next look is soon.
+        if self.shared.snapshot().lagging().next().is_some() {
+            return Ok(());
+        }
         let Some(_turn) = self.shared.verifying() else { return Ok(()) };
         let began = self.clock.now();
         let stop = || self.is_over();

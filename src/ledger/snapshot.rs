@@ -14,7 +14,7 @@ use postledger_projections::rows::{Key, Value};
 use postledger_projections::{self as projections, Order, Rows, Table};
 
 use super::lock::Lock;
-use super::store::{Error, Head, SegmentNote};
+use super::store::{Error, Head, SegmentNote, is_passing};
 
 /// All reads of a snapshot see the same moment. Cheap to clone. Point reads that hit the engine's cache may run on a thread
 /// that must not block; scans must not.
@@ -58,12 +58,17 @@ impl View {
     }
 
     pub(super) fn table(&self, table: Table) -> Result<&TableView, projections::Error> {
-        let why = || projections::Error { table, why: "no projection builds it".to_owned() };
+        let why = || projections::Error::new(table, "no projection builds it");
         self.tables[table as usize].as_ref().ok_or_else(why)
     }
 }
 
 impl Snapshot {
+    /// Tables that are being rebuilt.
+    pub(super) fn lagging(&self) -> impl Iterator<Item = &TableView> {
+        self.0.view.tables.iter().flatten().filter(|table| table.as_of.is_some())
+    }
+
     /// The last record that this moment knows; 0 if there is none.
     pub fn position(&self) -> Seq {
         self.0.head.seq
@@ -191,5 +196,5 @@ impl Rows for Snapshot {
 }
 
 pub(super) fn failed(table: Table) -> impl Fn(fjall::Error) -> projections::Error {
-    move |e| projections::Error { table, why: e.to_string() }
+    move |e| projections::Error { table, why: e.to_string(), passing: is_passing(&e) }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use fjall::compaction::Leveled;
 use fjall::config::{BlockSizePolicy, CompressionPolicy};
 use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
+use rustix::io::Errno;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -208,8 +209,27 @@ pub enum Error {
     #[error("{}: {source}", path.display())]
     File { path: PathBuf, source: io::Error },
     /// Nothing is wrong with the ledger by that.
-    #[error("the rows could not be compared with the log: {0}")]
-    NotCompared(String),
+    #[error("the ledger could not be verified to the end: {0}")]
+    Unfinished(String),
+}
+
+impl Error {
+    /// Whether it is the process that lacks something for the moment, and what it read may be as it should.
+    pub(super) fn is_passing(&self) -> bool {
+        match self {
+            Error::Engine(e) => is_passing(e),
+            Error::Rows(e) => e.passing,
+            Error::File { source, .. } => is_passing(source),
+            Error::Record(_) | Error::Notes(_) | Error::Unfinished(_) => false,
+        }
+    }
+}
+
+/// Whether anything in the chain of its causes is a lack of descriptors or memory.
+pub(super) fn is_passing(e: &(dyn std::error::Error + 'static)) -> bool {
+    let causes = std::iter::successors(Some(e), |e| e.source());
+    let mut errnos = causes.filter_map(|e| e.downcast_ref::<io::Error>()).filter_map(Errno::from_io_error);
+    errnos.any(|e| [Errno::MFILE, Errno::NFILE, Errno::NOMEM].contains(&e))
 }
 
 pub(super) fn at_path(path: &Path) -> impl Fn(io::Error) -> Error + '_ {
@@ -218,4 +238,27 @@ pub(super) fn at_path(path: &Path) -> impl Fn(io::Error) -> Error + '_ {
 
 pub(super) fn sync_dir(dir: &Path) -> Result<(), Error> {
     std::fs::File::open(dir).and_then(|d| d.sync_all()).map_err(at_path(dir))
+}
+
+#[cfg(test)]
+mod tests {
+    use postledger_projections::{self as projections, Table};
+
+    use super::super::snapshot::failed;
+    use super::*;
+
+    #[test]
+    fn what_the_process_lacks_is_no_damage() {
+        let check = |e: Error, expect: bool| assert_eq!(e.is_passing(), expect, "{e}");
+        let io = |errno: Errno| io::Error::from_raw_os_error(errno.raw_os_error());
+        let engine = |errno: Errno| fjall::Error::Io(io(errno));
+        let rows = |errno: Errno| failed(Table::Tally)(engine(errno));
+        for (errno, expect) in [(Errno::MFILE, true), (Errno::NFILE, true), (Errno::NOMEM, true), (Errno::IO, false)] {
+            check(engine(errno).into(), expect);
+            check(rows(errno).into(), expect);
+            check(at_path(Path::new("bodies/00"))(io(errno)), expect);
+        }
+        check(fjall::Error::Poisoned.into(), false);
+        check(projections::Error::new(Table::Tally, "3 bytes follow it").into(), false);
+    }
 }

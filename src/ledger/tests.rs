@@ -831,7 +831,7 @@ fn blocks_that_cannot_be_read_are_findings_and_hide_no_others() {
 const FAILING: &[Projection] = &[Projection { fold: fold_nothing, ..PROJECTIONS[2] }];
 
 fn fold_nothing(_: &Record, _: &mut dyn RowsMut) -> Result<(), projections::Error> {
-    Err(projections::Error { table: Table::Tally, why: "no space is left".to_owned() })
+    Err(projections::Error::new(Table::Tally, "no space is left"))
 }
 
 #[test]
@@ -840,7 +840,7 @@ fn a_replay_that_fails_says_nothing_about_the_ledger() {
     let failing = Options { program: Program { projections: FAILING, ..PROGRAM }, ..options(dir.path()) };
     let check = |expect: &str| {
         let error = verify::verify(&failing, true, &mut |_, _| {}).unwrap_err().to_string();
-        assert!(error.contains("the rows could not be compared with the log: "), "{error}");
+        assert!(error.contains("the ledger could not be verified to the end: "), "{error}");
         assert!(error.ends_with(expect), "{error}");
         assert!(!dir.path().join("verify-scratch").exists());
     };

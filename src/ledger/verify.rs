@@ -7,7 +7,6 @@ use std::io;
 use std::path::Path;
 
 use fjall::Readable;
-use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use sha2::Digest;
 
@@ -25,7 +24,7 @@ use super::pace::{Pace, Paced};
 use super::rebuild::{self, Manner, Target};
 use super::snapshot::Snapshot;
 use super::space::Room;
-use super::store::{Error, Head, Note, Store, TableNote, at_path};
+use super::store::{Error, Head, Note, Store, TableNote, at_path, is_passing};
 use super::{Options, Program, Shared, vault};
 
 /// Findings that are listed, of those about contents and of all others; more are only counted.
@@ -187,8 +186,7 @@ impl<'a> Verifier<'a> {
 
     fn of_running(shared: &'a Shared, program: Program, pace: &'a Pace<'a>) -> Verifier<'a> {
         let snapshot = shared.snapshot();
-        let lagging = snapshot.0.view.tables.iter().flatten().filter(|table| table.as_of.is_some());
-        let notes = lagging.map(|t| format!("{} is being rebuilt; no rows were checked", t.projection));
+        let notes = snapshot.lagging().map(|t| format!("{} is being rebuilt; no rows were checked", t.projection));
         let (notes, head): (Vec<String>, Head) = (notes.collect(), snapshot.0.head);
         Verifier {
             store: &shared.store,
@@ -211,14 +209,35 @@ impl<'a> Verifier<'a> {
         dir: &Path,
         progress: &mut dyn FnMut(Seq, Seq),
     ) -> Result<(Report, Option<Head>), Error> {
-        self.walk(full, progress);
+        match self.check(full, dir, progress) {
+            Ok(end) => Ok((self.report, end)),
+            Err(e) => Err(self.unfinished(&e)),
+        }
+    }
+
+    /// Also what was found before it, as nobody gets the report.
+    fn unfinished(&self, e: &Error) -> Error {
+        let found =
+            self.report.findings.first().map(|first| {
+                format!("; before that there were {} findings, such as: {first}", self.report.findings_total)
+            });
+        Error::Unfinished(format!("{e}{}", found.unwrap_or_default()))
+    }
+
+    fn check(
+        &mut self,
+        full: bool,
+        dir: &Path,
+        progress: &mut dyn FnMut(Seq, Seq),
+    ) -> Result<Option<Head>, Error> {
+        self.walk(full, progress)?;
         let log_is_damaged = self.report.findings.iter().any(|finding| finding.about == About::Log);
         self.check_end();
         let end = self.chain.end().filter(|_| self.report.is_clean());
         self.check_rows_end();
         self.check_vault()?;
         if self.rows_are_current {
-            self.check_books();
+            self.check_books()?;
             self.check_forgotten()?;
             if full && log_is_damaged {
                 self.report.notes.push("the log is damaged, so the rows were not compared with it".to_owned());
@@ -226,34 +245,40 @@ impl<'a> Verifier<'a> {
                 self.compare_with_replay(dir, progress)?;
             }
         }
-        Ok((self.report, end))
+        Ok(end)
     }
 
     /// Every record: its place in the chain, and the bodies it brought.
-    fn walk(&mut self, full: bool, progress: &mut dyn FnMut(Seq, Seq)) {
+    fn walk(&mut self, full: bool, progress: &mut dyn FnMut(Seq, Seq)) -> Result<(), Error> {
         for line in self.snapshot.records(Seq(0)..=Seq(u64::MAX)) {
             if !self.pace.breathe() {
-                return;
+                break;
             }
             let (place, line) = match line {
                 Ok(line) => line,
-                Err(e) => return self.report.find(About::Log, format!("after record {}: {e}", self.report.last)),
+                Err(e) if e.is_passing() => return Err(e),
+                Err(e) => {
+                    self.report.find(About::Log, format!("after record {}: {e}", self.report.last));
+                    break;
+                }
             };
             self.report.last = place;
             self.report.records += 1;
-            self.check_record(place, &line, full);
+            self.check_record(place, &line, full)?;
             if self.report.records.is_multiple_of(STEP_RECORDS) {
                 progress(place, self.snapshot.position());
             }
         }
+        Ok(())
     }
 
-    fn check_record(&mut self, place: Seq, line: &[u8], full: bool) {
+    fn check_record(&mut self, place: Seq, line: &[u8], full: bool) -> Result<(), Error> {
         let record = match chain::decode(place, line) {
             Ok(record) => record,
             Err(damage) => {
                 self.report.find(About::Log, damage);
-                return self.chain.skip(place);
+                self.chain.skip(place);
+                return Ok(());
             }
         };
         match self.chain.step(place, &record, line) {
@@ -269,24 +294,23 @@ impl<'a> Verifier<'a> {
                 self.chain.skip(place);
             }
         }
-        bodies_of(&record.event).for_each(|body| self.check_body(place, &body, full));
+        bodies_of(&record.event).try_for_each(|body| self.check_body(place, &body, full))
     }
 
-    fn check_body(&mut self, place: Seq, body: &BodyRef, full: bool) {
-        if !self.rows_are_current {
-            return;
-        }
-        match (self.program.is_body_live)(&self.snapshot, body.body) {
-            Ok(true) => {}
-            Ok(false) => return,
-            Err(e) => return self.report.find(About::Rows, format!("record {place}, body {}: {e}", body.body)),
+    fn check_body(&mut self, place: Seq, body: &BodyRef, full: bool) -> Result<(), Error> {
+        if !self.rows_are_current || self.is_live(Some(body.body))? != Some(true) {
+            return Ok(());
         }
         self.report.bodies += 1;
         let checked = if full { self.check_content(body) } else { self.bodies.check_present(body) };
-        if let Err(e) = checked
-            && !self.is_forgotten_meanwhile(body)
-        {
-            self.report.find(About::Body, format!("record {place}: {e}"));
+        match checked {
+            Ok(()) => Ok(()),
+            Err(bodies::Error::Store(e)) if e.is_passing() => Err(e),
+            Err(_) if self.is_forgotten_meanwhile(body) => Ok(()),
+            Err(e) => {
+                self.report.find(About::Body, format!("record {place}: {e}"));
+                Ok(())
+            }
         }
     }
 
@@ -322,7 +346,7 @@ impl<'a> Verifier<'a> {
     fn check_vault(&mut self) -> Result<(), Error> {
         let pepper = match vault::pepper(&self.store.vault) {
             Ok(pepper) => pepper,
-            Err(Error::Engine(e)) if is_passing(&e) => return Err(e.into()),
+            Err(e) if e.is_passing() => return Err(e),
             Err(e) => {
                 self.report.find(About::Vault, format!("the vault's pepper cannot be read: {e}"));
                 return Ok(());
@@ -344,15 +368,17 @@ impl<'a> Verifier<'a> {
         Ok(())
     }
 
-    fn check_books(&mut self) {
+    fn check_books(&mut self) -> Result<(), Error> {
         match (self.program.check_books)(&Paced { rows: &self.snapshot, pace: self.pace }) {
             Ok(books) => {
                 books.findings.iter().for_each(|finding| self.report.find(About::Rows, finding));
                 self.report.findings_total += books.findings_total.saturating_sub(books.findings.len() as u64);
                 self.report.books = Some(books);
             }
+            Err(e) if e.passing => return Err(e.into()),
             Err(e) => self.report.find(About::Rows, e),
         }
+        Ok(())
     }
 
     /// What was forgotten must be gone.
@@ -369,7 +395,7 @@ impl<'a> Verifier<'a> {
                     break;
                 }
             };
-            if self.is_live(bodies::name(&key)) == Some(false) {
+            if self.is_live(bodies::name(&key))? == Some(false) {
                 self.report.find(About::Body, format!("body {key:02x?} is stored, but no message has it"));
             }
         }
@@ -378,7 +404,7 @@ impl<'a> Verifier<'a> {
             return Ok(());
         }
         for (path, body) in self.bodies.files()? {
-            if self.is_live(body) == Some(false) {
+            if self.is_live(body)? == Some(false) {
                 self.report.notes.push(format!("{} belongs to no message and will be removed", path.display()));
             }
         }
@@ -386,35 +412,27 @@ impl<'a> Verifier<'a> {
     }
 
     /// Whether a message has it; `None` if the rows do not tell, which is a finding.
-    fn is_live(&mut self, body: Option<MessageUuid>) -> Option<bool> {
-        let Some(body) = body else { return Some(false) };
+    fn is_live(&mut self, body: Option<MessageUuid>) -> Result<Option<bool>, Error> {
+        let Some(body) = body else { return Ok(Some(false)) };
         match (self.program.is_body_live)(&self.snapshot, body) {
-            Ok(live) => Some(live),
+            Ok(live) => Ok(Some(live)),
+            Err(e) if e.passing => Err(e.into()),
             Err(e) => {
                 self.report.find(About::Rows, format!("body {body}: {e}"));
-                None
+                Ok(None)
             }
         }
     }
 
     /// Whatever the store beside it cannot do says nothing about the ledger, so it is an error and no finding.
     fn compare_with_replay(&mut self, dir: &Path, progress: &mut dyn FnMut(Seq, Seq)) -> Result<(), Error> {
-        let compared = remove_scratch(dir).and_then(|()| self.compare_all(&dir.join(SCRATCH), progress));
-        compared.and(remove_scratch(dir)).map_err(|e| self.not_compared(&e))
+        remove_scratch(dir)?;
+        self.compare_all(&dir.join(SCRATCH), progress).and(remove_scratch(dir))
     }
 
     fn compare_all(&mut self, scratch: &Path, progress: &mut dyn FnMut(Seq, Seq)) -> Result<(), Error> {
         let (_beside, targets) = self.replay(scratch, progress)?;
         targets.iter().take_while(|_| !self.pace.is_stopped()).try_for_each(|target| self.compare(target))
-    }
-
-    /// Also what was found before it, as nobody gets the report.
-    fn not_compared(&self, e: &Error) -> Error {
-        let found =
-            self.report.findings.first().map(|first| {
-                format!("; before that there were {} findings, such as: {first}", self.report.findings_total)
-            });
-        Error::NotCompared(format!("{e}{}", found.unwrap_or_default()))
     }
 
     /// Replaying takes room on the disk, which the running ledger needs more.
@@ -483,13 +501,6 @@ fn enough(scratch: &Path, room: Room) -> Result<(), Error> {
     let full =
         || io::Error::new(io::ErrorKind::StorageFull, "the disk has too little room to compare the rows with the log");
     if room.low { Err(full()).map_err(at_path(scratch)) } else { Ok(()) }
-}
-
-/// Whether it is the process that lacks something, and the disk may be as it should.
-fn is_passing(e: &fjall::Error) -> bool {
-    let causes = std::iter::successors(Some(e as &dyn std::error::Error), |e| e.source());
-    let mut errnos = causes.filter_map(|e| e.downcast_ref::<io::Error>()).filter_map(Errno::from_io_error);
-    errnos.any(|e| [Errno::MFILE, Errno::NFILE, Errno::NOMEM].contains(&e))
 }
 
 fn digest(hash: &mut sha2::Sha256, row: &Row) {
@@ -672,14 +683,5 @@ mod tests {
         assert!(enough(Path::new("d/verify-scratch"), room(false)).is_ok());
         let said = enough(Path::new("d/verify-scratch"), room(true)).unwrap_err().to_string();
         assert_eq!(said, "d/verify-scratch: the disk has too little room to compare the rows with the log");
-    }
-
-    #[test]
-    fn what_the_process_lacks_is_no_damage() {
-        let check = |e: fjall::Error, expect: bool| assert_eq!(is_passing(&e), expect, "{e}");
-        let io = |errno: Errno| io::Error::from_raw_os_error(errno.raw_os_error());
-        check(fjall::Error::Io(io(Errno::MFILE)), true);
-        check(fjall::Error::Io(io(Errno::IO)), false);
-        check(fjall::Error::Poisoned, false);
     }
 }
