@@ -19,7 +19,7 @@ use postledger_events::{Answer, Command};
 use super::load::address;
 use super::server::TRANSPORT;
 
-/// Messages that a lane sends at once: a batch of the writer takes some thousand commands.
+/// Messages or addresses that are sent at once: a batch of the writer takes some thousand commands.
 const ROUND: u64 = 500;
 /// One prepares while the other's commands are written.
 const LANES: usize = 3;
@@ -74,16 +74,18 @@ impl Generator {
             let suppress = |n| {
                 self.ledger.submit(Command::Suppress(Suppress {
                     account: account(),
-                    // Nobody that mail goes to.
-                    address: Address::parse(&format!("nobody{}", address(n))).expect("a plain address"),
+                    address: Address::parse(&suppressed(n)).expect("a plain address"),
                     manual: true,
                     reason: "it was asked for".to_owned(),
                     by: Author("bench".to_owned()),
                     idempotency: None,
                 }))
             };
-            for taken in join_all((0..addresses).map(suppress)).await {
-                taken.expect("it is taken");
+            for first in (0..addresses).step_by(ROUND as usize) {
+                let round = first..addresses.min(first + ROUND);
+                for taken in join_all(round.map(suppress)).await {
+                    taken.expect("it is taken");
+                }
             }
         });
     }
@@ -178,6 +180,11 @@ impl Generator {
 
 pub fn account() -> AccountName {
     AccountName::new("mox").expect("a constant name is valid")
+}
+
+/// The n-th on the suppression list: nobody that mail goes to.
+pub fn suppressed(n: u64) -> String {
+    format!("nobody{}", address(n))
 }
 
 fn recipient(n: u64) -> (Address, String) {

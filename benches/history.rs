@@ -11,19 +11,20 @@ use postledger_events::id::FromId;
 use postledger_projections::deliveries::{self, Due};
 use postledger_projections::fromids;
 
-use super::generate::{Generator, account};
+use super::generate::{self, Generator, account};
 use super::load::{self, Load};
 use super::probe::Probes;
 use super::server::{self, Next, PROGRAM, Server, USER, scratch, set_up, status_mib};
 use super::table::{Asked, Line, Table};
 
-/// Records: three of each finished delivery, one of each that waits.
+/// Records: three of each finished delivery, one of each that waits or is suppressed.
 const FINISHED_FIRST: u64 = 1_000_000;
 const QUEUED: u64 = 1_000_000;
+const SUPPRESSED: u64 = 100_000;
 const RECORDS: u64 = 10_000_000;
 /// What the ledger that counts as empty has, so that its lists have full pages, too.
 const FEW: u64 = 3_000;
-const SUPPRESSED: u64 = 500;
+const SUPPRESSED_FEW: u64 = 500;
 /// How far ahead queued messages are due: after the bench.
 const DUE_AHEAD: Duration = Duration::from_secs(24 * 3600);
 
@@ -50,25 +51,31 @@ pub fn measure(scale: f64, probes: &Probes, table: &mut Table) {
     for home in [&few, &many] {
         prepare(home.path());
     }
+    suppress(few.path(), SUPPRESSED_FEW);
     grow(few.path(), FEW, FEW);
     let (began, end) = (Instant::now(), scaled(RECORDS));
+    suppress(many.path(), scaled(SUPPRESSED));
     grow(many.path(), scaled(FINISHED_FIRST), 0);
     next_due(few.path(), many.path(), table);
     grow(many.path(), 0, scaled(QUEUED));
     queue(many.path(), probes, table);
-    grow(many.path(), (end - scaled(QUEUED)) / 3 - scaled(FINISHED_FIRST), 0);
+    grow(many.path(), (end - scaled(QUEUED) - scaled(SUPPRESSED)) / 3 - scaled(FINISHED_FIRST), 0);
     made(many.path(), began.elapsed(), probes, table);
     accepting(few.path(), many.path(), table);
     queries(few.path(), many.path(), [FEW / 5, scaled(FINISHED_FIRST) / 2], table);
     rebuild(many.path(), probes, table);
 }
 
-/// The domain, account and address of a localserve, and a rule that holds whatever is accepted later by it.
+/// The domain, account and address of a localserve, and a next hop where nobody listens: nothing is due during the bench.
 fn prepare(dir: &Path) {
     set_up(dir, Next::Hop(([127, 0, 0, 1], 9).into()));
     Server::start(dir).stop();
+}
+
+/// Puts so many addresses on the list of a server that does not run.
+fn suppress(dir: &Path, addresses: u64) {
     let generator = Generator::new(server::open(dir));
-    generator.suppressed(SUPPRESSED);
+    generator.suppressed(addresses);
     generator.close();
 }
 
@@ -170,7 +177,7 @@ fn queries(few: &Path, many: &Path, from: [u64; 2], table: &mut Table) {
         ("queue list", |_| "/queue?limit=100".to_owned()),
         ("show of a delivery", |n| format!("/queue/{n}")),
         ("timeline of a message", |n| format!("/messages/{n}/timeline")),
-        ("lookup of an address", |n| format!("/suppressions/present?account=mox&address={}", load::address(n))),
+        ("lookup of an address", |n| format!("/suppressions/present?account=mox&address={}", asked_address(n))),
         ("suppressions list", |_| "/suppressions?account=mox&limit=100".to_owned()),
         ("page of events", |n| format!("/events?after={n}&limit=100")),
     ];
@@ -198,6 +205,11 @@ fn queries(few: &Path, many: &Path, from: [u64; 2], table: &mut Table) {
     });
     // Nobody asks for it alone, and an empty ledger has it in memory.
     cost("one row of a fromid, without a request", costs, Asked::Nothing, table);
+}
+
+/// Every other one is on the list of both ledgers.
+fn asked_address(n: u64) -> String {
+    if n.is_multiple_of(2) { generate::suppressed(n % SUPPRESSED_FEW) } else { load::address(n) }
 }
 
 fn cost(what: &str, [before, after]: [f64; 2], asked: Asked, table: &mut Table) {
