@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use targets::{address, http_request, import, message, record, smtp_client, smtp_server};
+use targets::{address, http_request, import, message, record, smtp_client, smtp_server, token, vault, webhook_answer};
 
 #[path = "../fuzz/src/lib.rs"]
 mod targets;
@@ -16,7 +16,7 @@ struct Target {
     check: fn(&[u8]),
 }
 
-const TARGETS: [Target; 7] = [
+const TARGETS: [Target; 10] = [
     Target { name: "address", check: address::check },
     Target { name: "http_request", check: http_request::check },
     Target { name: "import", check: import::check },
@@ -24,6 +24,9 @@ const TARGETS: [Target; 7] = [
     Target { name: "record", check: record::check },
     Target { name: "smtp_client", check: smtp_client::check },
     Target { name: "smtp_server", check: smtp_server::check },
+    Target { name: "token", check: token::check },
+    Target { name: "vault", check: vault::check },
+    Target { name: "webhook_answer", check: webhook_answer::check },
 ];
 
 #[test]

@@ -11,13 +11,13 @@ use postledger_events::draft::Date;
 use super::read::{Mailbox, date, every_mailbox, ids};
 
 /// Of each text, as the contract has it.
-const TEXT_BYTES_MAX: usize = 1024 * 1024;
+pub const TEXT_BYTES_MAX: usize = 1024 * 1024;
 /// Parts that are told of; the rest of the tree is left out.
-const PARTS_MAX: usize = 1000;
+pub const PARTS_MAX: usize = 1000;
 /// Multiparts within one another that are looked into.
-const DEPTH_MAX: usize = 50;
+pub const DEPTH_MAX: usize = 50;
 /// Addresses of one header field.
-const ADDRESSES_MAX: usize = 1000;
+pub const ADDRESSES_MAX: usize = 1000;
 
 /// A field that the message does not have is empty.
 #[derive(Clone, Debug, Default, PartialEq)]

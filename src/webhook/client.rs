@@ -351,7 +351,7 @@ async fn send(connection: &mut Connection, post: &Post<'_>) -> Result<Response<I
 }
 
 /// RFC 9110 §10.2.3: seconds, or a date.
-fn retry_after(value: &str, now: Timestamp) -> Option<u32> {
+pub fn retry_after(value: &str, now: Timestamp) -> Option<u32> {
     if let Ok(seconds) = value.trim().parse() {
         return Some(seconds);
     }
@@ -361,7 +361,7 @@ fn retry_after(value: &str, now: Timestamp) -> Option<u32> {
 }
 
 /// As text, without control characters that a terminal would obey.
-fn excerpt(bytes: &[u8]) -> String {
+pub fn excerpt(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     text.chars().filter(|c| !c.is_control() || ['\n', '\t'].contains(c)).collect()
 }
