@@ -46,9 +46,9 @@ crash:
 	POSTLEDGER_CRASH_ROUNDS=$(N) $(if $(SEED),POSTLEDGER_TEST_SEED=$(SEED)) \
 		$(CARGO) test --locked --workspace --test promises -- crash:: --nocapture --test-threads=1
 
-# New worlds for a minute; SECONDS=600 for longer, SEED=7 for one world again. See docs/proof.md.
+# New worlds for a minute; SECONDS=600 for longer, SEED="7 8" for worlds again. See docs/proof.md.
 simulate:
-	$(if $(SEED),SEED=$(SEED),SECONDS=$(SECONDS)) \
+	$(if $(SEED),SEED="$(SEED)",SECONDS=$(SECONDS)) \
 		$(CARGO) test --locked --workspace --profile simulate --test promises -- simulation::as_asked --exact --nocapture
 
 # Bytes from outside, made up for a minute for each reader of them. It installs cargo-fuzz and a nightly toolchain if there are none.

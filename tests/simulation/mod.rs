@@ -1,7 +1,7 @@
 //! Whatever happens in whatever order: nothing is lost, stuck or sent twice unseen, and rows that are folded anew are the rows
 //! that grew. Worlds are drawn from seeds; a seed brings a failure back, and its steps are shrunk to those that matter.
 //!
-//! `make simulate` runs new seeds for a minute (`SECONDS=600`), or one (`SEED=7`).
+//! `make simulate` runs new seeds for a minute (`SECONDS=600`), or those that are asked for (`SEED="7 8"`).
 
 mod calls;
 mod dice;
@@ -34,15 +34,18 @@ fn fixed_seeds() {
     }
 }
 
-/// The seed of `SEED`, or seeds from the time on for `SECONDS`. Without either there is nothing to do.
+/// The seeds of `SEED`, or seeds from the time on for `SECONDS`. Without either there is nothing to do.
 #[test]
 fn as_asked() {
-    let number = |name: &str| std::env::var(name).ok().map(|value| value.parse::<u64>().expect(name));
-    if let Some(seed) = number("SEED") {
-        simulate(seed).unwrap_or_else(|failure| panic!("{failure}"));
-        println!("seed {seed}: nothing found");
-    } else if let Some(seconds) = number("SECONDS") {
-        for_a_while(Duration::from_secs(seconds));
+    if let Ok(seeds) = std::env::var("SEED") {
+        let seeds: Vec<u64> = seeds.split_whitespace().map(|seed| seed.parse().expect("SEED has numbers")).collect();
+        assert!(!seeds.is_empty(), "SEED has no number");
+        for seed in seeds {
+            simulate(seed).unwrap_or_else(|failure| panic!("{failure}"));
+            println!("seed {seed}: nothing found");
+        }
+    } else if let Ok(seconds) = std::env::var("SECONDS") {
+        for_a_while(Duration::from_secs(seconds.parse().expect("SECONDS is a number")));
     }
 }
 
