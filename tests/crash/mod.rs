@@ -15,3 +15,5 @@ mod scale;
 mod subject;
 mod table;
 mod tools;
+
+pub use table::skip;
