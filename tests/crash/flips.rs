@@ -170,7 +170,7 @@ impl Damageable {
         }
         let read = home.join("read");
         copy(&dir, &read);
-        let truth = Truth::read(&read).expect("it can be read as it is");
+        let truth = Truth::read(&open(&read).expect("it opens as it is")).expect("it can be read as it is");
         fs::remove_dir_all(&read).expect("it goes");
         Damageable { name, dir, files, truth }
     }
@@ -201,12 +201,18 @@ impl Damageable {
             Some(_) => {}
         }
         // A start that dies says so, too; here it would take the test with it.
-        match catch_unwind(AssertUnwindSafe(|| Truth::read(dir))) {
-            Err(_) | Ok(Err(Unread::Start)) => Effect::Found,
-            Ok(Err(Unread::Later(why))) => Effect::Missed(why),
+        let Ok(Ok(ledger)) = catch_unwind(|| open(dir)) else { return Effect::Found };
+        // Here verify found nothing and the start went well, so nobody was told of what it dies of now.
+        match catch_unwind(AssertUnwindSafe(move || Truth::read(&ledger))) {
+            Err(_) => Effect::Missed("the program starts, and dies when it is read".to_owned()),
+            Ok(Err(why)) => Effect::Missed(why),
             Ok(Ok(read)) => self.truth.difference(&read).map_or(Effect::Harmless, Effect::Missed),
         }
     }
+}
+
+fn open(dir: &Path) -> Result<Ledger, postledger::ledger::open::Error> {
+    Ledger::open(Options::new(dir), Clock::system())
 }
 
 /// As an operator does it, in a process of its own: damaged lengths may ask for more memory than there is.
@@ -304,21 +310,8 @@ struct Truth {
     secrets: BTreeMap<SecretId, Option<Vec<u8>>>,
 }
 
-#[derive(Debug)]
-enum Unread {
-    /// The ledger does not open, and says why.
-    Start,
-    /// It opens, and something cannot be read then.
-    Later(String),
-}
-
 impl Truth {
-    fn read(dir: &Path) -> Result<Truth, Unread> {
-        let ledger = Ledger::open(Options::new(dir), Clock::system()).map_err(|_| Unread::Start)?;
-        Truth::read_from(&ledger).map_err(Unread::Later)
-    }
-
-    fn read_from(ledger: &Ledger) -> Result<Truth, String> {
+    fn read(ledger: &Ledger) -> Result<Truth, String> {
         let snapshot = ledger.snapshot();
         let mut truth =
             Truth { lines: Vec::new(), rows: Vec::new(), contents: BTreeMap::new(), secrets: BTreeMap::new() };
