@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
@@ -298,9 +298,14 @@ fn an_export_is_a_whole_ledger() {
     assert!(printed == fs::read_to_string(&file).expect("the export"), "both ways are one");
     let old = site.server.cli(&["events", "export"]);
 
-    let output = program(&site.path("new")).args(["import", &file, "--vault", &vault]).output().expect("it runs");
-    assert!(output.status.success(), "{}", said(&output));
-    check_whole(&site.path("new"));
+    let import = |to: &str, from: &str, input: Stdio| {
+        let mut command = program(&site.path(to));
+        let output = command.args(["import", from, "--vault", &vault]).stdin(input).output().expect("it runs");
+        assert!(output.status.success(), "{}", said(&output));
+        check_whole(&site.path(to));
+    };
+    import("new", &file, Stdio::null());
+    import("read", "-", fs::File::open(&file).expect("the export").into());
     let new = program(&site.path("new")).args(["events", "export"]).output().expect("it runs");
     let new = String::from_utf8(new.stdout).expect("records are UTF-8");
     let more = new.strip_prefix(&old).expect("the same records, octet by octet");

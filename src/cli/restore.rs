@@ -34,8 +34,8 @@ pub struct Restore {
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Import {
-    /// What `export` wrote
-    #[arg(value_name = "FILE")]
+    /// What `export` wrote; - is the standard input
+    #[arg(value_name = "FILE|-")]
     from: PathBuf,
     /// What `backup-vault` wrote
     #[arg(long, value_name = "FILE")]
@@ -48,6 +48,7 @@ Examples:
   postledger restore backup --vault vault.json --dir yesterday --to -1d
   postledger restore backup --vault vault.json --dir trial --to 120000
   postledger import ledger.jsonl --vault vault.json --dir new
+  zstd -dc ledger.jsonl.zst | postledger import - --vault vault.json --dir new
 
 Everything is checked: the chain from record 1 on, each content's hash, the end of each part. What was queued at that moment may
 have been sent since, so it waits until `postledger queue release --restored`. Configuration files are not in a backup: copy

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -25,6 +26,8 @@ use super::verify::bodies_of;
 const LINE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Where the trailer is looked for.
 const TRAILER_BYTES_MAX: u64 = 4096;
+/// In place of a path: the standard input.
+pub const STDIN: &str = "-";
 /// A part of a backup that is being written.
 pub const UNFINISHED: &str = "unfinished";
 
@@ -87,9 +90,14 @@ struct Content {
 
 impl Reader<BufReader<File>> {
     pub(super) fn open(path: &Path) -> Result<Reader<BufReader<File>>, Error> {
-        let file = File::open(path).map_err(|e| failed(path, &e))?;
+        let file = open(path).map_err(|e| failed(path, &e))?;
         Reader::new(path, BufReader::with_capacity(CHUNK_BYTES_MAX, file))
     }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    // Not through /dev/stdin, which cannot be opened if it is a socket or another user's.
+    if path.as_os_str() == STDIN { Ok(io::stdin().as_fd().try_clone_to_owned()?.into()) } else { File::open(path) }
 }
 
 impl<R: BufRead> Reader<R> {

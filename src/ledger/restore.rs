@@ -155,7 +155,8 @@ fn check_first(parts: &Parts, found: &Found, secrets: &Secrets) -> Result<(), Er
 }
 
 fn reason(from: &Path, cut: Cut) -> String {
-    let name = from.file_name().unwrap_or(from.as_os_str()).to_string_lossy();
+    let name = from.file_name().unwrap_or(from.as_os_str());
+    let name = if from.as_os_str() == import::STDIN { "standard input".into() } else { name.to_string_lossy() };
     match cut {
         Cut::End => format!("restored from {name}"),
         Cut::Record(seq) => format!("restored from {name} up to record {seq}"),
