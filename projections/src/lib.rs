@@ -10,6 +10,7 @@ pub mod mailboxes;
 pub mod memory;
 pub mod news;
 pub mod rows;
+pub mod secrets;
 pub mod suppressions;
 pub mod tally;
 pub mod timeline;
@@ -41,7 +42,7 @@ pub const PROJECTIONS: &[Projection] = &[
     Projection { name: "deliveries", version: 5, table: Table::Deliveries, decides: true, fold: deliveries::fold },
     Projection {
         name: "suppressions",
-        version: 3,
+        version: 4,
         table: Table::Suppressions,
         decides: true,
         fold: suppressions::fold,

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::response::NoContent;
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use postledger_events::Command;
 use postledger_events::address::Address;
 use postledger_events::command::{LiftSuppression, Suppress};
@@ -68,7 +70,7 @@ struct Listing {
     /// Whose. An account's login has only its own.
     account: Option<AccountName>,
     /// The `next` of the page before.
-    cursor: Option<SuppressionId>,
+    cursor: Option<String>,
     /// At most so many entries: 1 to 1000; 100 if it is missing.
     limit: Option<usize>,
 }
@@ -101,14 +103,13 @@ async fn list<P: Port>(
     let limit = limit(listing.limit)?;
     let list = read(&site, move |view| {
         existing(view, &account)?;
-        let all = suppressions::list(view, &account)?;
-        let from = match listing.cursor {
-            None => 0,
-            Some(id) => all.iter().position(|row| row.id == id).ok_or_else(bad_cursor)?,
-        };
-        let mut items: Vec<Suppression> = all.into_iter().skip(from).take(limit + 1).map(suppression_of).collect();
-        let next = if items.len() > limit { items.pop().map(|item| item.id.to_string()) } else { None };
-        Ok(Page { items, next })
+        let place = listing.cursor.map(|cursor| BASE64_URL_SAFE_NO_PAD.decode(cursor));
+        let place = place.transpose().map_err(|_| bad_cursor())?;
+        let (rows, next) = suppressions::page(view, &account, place.as_deref(), limit)?;
+        Ok(Page {
+            items: rows.into_iter().map(suppression_of).collect(),
+            next: next.map(|place| BASE64_URL_SAFE_NO_PAD.encode(place)),
+        })
     });
     list.await.map(Json)
 }
