@@ -88,9 +88,13 @@ fn a_cursor_is_kept_and_moves_both_ways() {
     let submitted = server.records("MessageSubmitted")[0]["seq"].as_u64().expect("a record");
     let first = |server: &Server| page(server)["items"][0]["seq"].as_u64().expect("a record");
     assert_eq!(put(&server, submitted).status, 204);
-    let beyond = put(&server, 1 << 40);
-    assert_eq!(beyond.status, 409);
-    assert!(beyond.json()["last_common"].as_u64().expect("a record") >= submitted);
+    let common = |seq: u64| {
+        let beyond = put(&server, seq);
+        assert_eq!(beyond.status, 409);
+        beyond.json()["last_common"].as_u64().expect("a record")
+    };
+    assert!(common(submitted + 1_000) >= submitted);
+    assert_eq!(common(1 << 40), 0, "of a branch that nobody here knows");
     server.kill();
     server.restart();
     assert!(first(&server) > submitted);

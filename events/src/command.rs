@@ -530,10 +530,11 @@ pub struct AcceptClock {
 /// The ledger goes on from a record that need not be the last that was ever written.
 #[derive(Clone, Debug)]
 pub struct Branch {
-    /// The last record, its hash, and its time.
+    /// The last record, and its hash.
     pub from_seq: Seq,
     pub from_hash: Sha256,
-    pub from_at: Timestamp,
+    /// When the ledger began, with record 1.
+    pub created: Timestamp,
     /// The last record that is known to have been written by any branch.
     pub known: Seq,
     pub reason: String,

@@ -117,6 +117,11 @@ impl fmt::Display for Refusal {
             Refusal::AccountGoing(account) => write!(f, "account {account} is being removed"),
             Refusal::InUse(by) => write!(f, "still in use: {by}"),
             Refusal::Conflict(why) => f.write_str(why),
+            Refusal::CutOff { seq, last_common: Seq(0) } => write!(
+                f,
+                "record {seq} is not part of this ledger but of a branch that it does not know, so nothing says which records \
+                 both have: begin with record 0"
+            ),
             Refusal::CutOff { seq, last_common } => write!(
                 f,
                 "record {seq} is not part of this ledger, which was restored or repaired since; the last record that it \

@@ -176,11 +176,23 @@ pub fn is_restored(branch: Seq, submitted: Seq, released: Option<Seq>) -> bool {
     submitted < branch && released.is_none_or(|released| released < branch)
 }
 
+/// Places that a branch leaves out behind the last one that is known to be taken, at least.
+pub const BRANCH_GAP: u64 = 1 << 28;
+
 /// Where somebody who has read to `seq` goes on if this ledger, whose last record is `position`, has no such record: behind the last
-/// one that it has in common with what they read.
+/// one that it has in common with what they read. 0 if they read a branch that is not known here, of which nothing says where it
+/// began: rather they are told something again than not at all.
 pub fn last_common(rows: &(impl Rows + ?Sized), seq: Seq, position: Seq) -> Result<Option<Seq>, Error> {
-    let gap = branches(rows)?.into_iter().find(|gap| gap.from < seq && seq < gap.next);
-    Ok(gap.map(|gap| gap.from).or((seq > position).then_some(position)))
+    let branches = branches(rows)?;
+    let read = match branches.iter().find(|gap| gap.from < seq && seq < gap.next) {
+        Some(gap) => gap.from,
+        None if seq <= position => return Ok(None),
+        // Beside a ledger that went on from an older copy of its files.
+        None if branches.is_empty() => position,
+        None => Seq(0),
+    };
+    // What is further away is of a branch of its own.
+    Ok(Some(read).filter(|read| seq.0 - read.0 < BRANCH_GAP).or(Some(Seq(0))))
 }
 
 pub fn counters(rows: &(impl Rows + ?Sized)) -> Result<Counters, Error> {

@@ -7,26 +7,29 @@ use postledger_events::command::{AbandonAttempt, AdvanceJob, Branch};
 use postledger_events::fact::job::Work;
 use postledger_events::fact::ledger::{LastNumbers, LedgerBranched};
 use postledger_events::id::{
-    AttemptId, COUNTER_BITS, DeliveryId, HoldRuleId, JobId, KeyId, MessageUuid, MsgId, Seq, SuppressionId,
+    AttemptId, COUNTER_BITS, DeliveryId, HoldRuleId, JobId, KeyId, MessageUuid, MsgId, Seq, SuppressionId, first_number,
 };
 use postledger_events::time::Timestamp;
 use postledger_events::{Command, Refusal};
+use postledger_projections::accounts::BRANCH_GAP;
 use postledger_projections::deliveries::{Due, State};
 use postledger_projections::{Error, Rows, access, accounts, deliveries, mailboxes, suppressions};
 
 use super::{Decision, Moment, Policy, damaged, next_number};
 
-/// What a branch leaves out in any case: 4 billion, of the 8,796 billion numbers that there are.
-const SKIP: u64 = 1 << 32;
-/// More numbers than any branch gives out in a millisecond, over any length of time that takes more than [`SKIP`] of them.
-const NUMBERS_PER_MS: u64 = 16;
+/// What any branch leaves out of the log's places by its age alone.
+const PLACES_MIN: u64 = 1 << 32;
+/// More places than a ledger takes in a millisecond, over its whole life.
+const PLACES_PER_MS: u64 = 64;
+/// A branch begins with its place, divided by this, in all other numbers: they last for 34 years, and for 8 recipients each
+/// millisecond.
+const PLACES_PER_NUMBER: u64 = 8;
 /// Deliveries that are looked at together.
 const WINDOW: usize = 1_000;
 
 pub fn branch(c: &Branch, rows: &dyn Rows, policy: &Policy, moment: Moment) -> Result<Decision, Refusal> {
-    let known = c.known.max(c.from_seq).0 - c.from_seq.0;
-    let skip = left_out(known, moment.now.since(c.from_at));
-    let last = |last: u64| skipped(last, skip, policy.ledger_number);
+    let next_seq = beginning(c.known.max(c.from_seq), moment.now.since(c.created));
+    let last = |last: u64| last_before(last, next_seq, policy.ledger_number);
     let counters = accounts::counters(rows).map_err(damaged)?;
     let numbers = LastNumbers {
         delivery: DeliveryId(last(deliveries::last_number(rows).map_err(damaged)?)?),
@@ -36,25 +39,29 @@ pub fn branch(c: &Branch, rows: &dyn Rows, policy: &Policy, moment: Moment) -> R
         key: KeyId(last(access::last_number(rows).map_err(damaged)?)?),
     };
     let job = JobId(last(counters.job)?);
-    let next_seq = Seq(c.from_seq.0.saturating_add(skip));
     let (from_seq, from_hash, reason, by) = (c.from_seq, c.from_hash, c.reason.clone(), c.by.clone());
     Ok(Decision::done(LedgerBranched { from_seq, from_hash, next_seq, numbers, job, reason, by }))
 }
 
-/// How far places and numbers jump, so that all of the branches that were made from a record meet with none of each other's: those
-/// that nobody knows of any more, too. What was cut off is `known` places longer; where it branched itself its numbers jumped as
-/// far as its places. All that any branch gave out by itself it did in the time `since` the record, and those that were made
-/// later begin where those before cannot have come to.
-fn left_out(known: u64, since: Duration) -> u64 {
-    let ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-    known.saturating_add(SKIP).saturating_add(ms.saturating_mul(NUMBERS_PER_MS))
+/// The first place of a branch that begins `age` after the ledger did, where all up to `known` are known to be taken. All branches of
+/// a ledger, from whatever record, and those that nobody knows of any more, too, follow one line of time: what begins later begins
+/// behind all that those before it have taken.
+fn beginning(known: Seq, age: Duration) -> Seq {
+    let ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+    Seq(ms.saturating_mul(PLACES_PER_MS).saturating_add(PLACES_MIN).max(known.0.saturating_add(BRANCH_GAP)))
 }
 
-/// `skip` numbers after the last one that was given out here.
-fn skipped(last: u64, skip: u64, ledger: u16) -> Result<u64, Refusal> {
-    let skipped = (next_number(last, ledger) - 1).saturating_add(skip);
-    let end = (u64::from(ledger) + 1) << COUNTER_BITS;
-    if skipped < end - SKIP { Ok(skipped) } else { Err(Refusal::Invalid("this ledger has no numbers left".to_owned())) }
+/// The number before the first that the branch gives out, where `last` is the last that was given out here.
+fn last_before(last: u64, next_seq: Seq, ledger: u16) -> Result<u64, Refusal> {
+    let first = first_number(ledger);
+    let (given, line) = (next_number(last, ledger) - first, next_seq.0 / PLACES_PER_NUMBER);
+    let begin = if given < line { line } else { given.saturating_add(BRANCH_GAP) };
+    let left = (1 << COUNTER_BITS) - PLACES_MIN;
+    if begin < left {
+        Ok(first - 1 + begin)
+    } else {
+        Err(Refusal::Invalid("this ledger has no numbers left".to_owned()))
+    }
 }
 
 /// What puts everything on hold that was open at the cut, so that it is seen as such before anything runs on the new branch: its
@@ -90,21 +97,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn branches_of_one_record_share_no_numbers() {
+    fn branches_share_no_numbers() {
         let (hour, minute) = (Duration::from_secs(3600), Duration::from_secs(60));
-        // A trial of a restore that takes a thousand recipients each second, and the restore itself, from the same backup.
-        let (trial, restore) = (left_out(7, hour), left_out(7, hour + minute));
-        assert!(trial + 60 * 1000 < restore);
-        assert!(left_out(0, Duration::from_nanos(1)) >= SKIP);
-        // Ten records of a thousand recipients, a branch that knew of three more, and ten such records again.
-        let jump = left_out(3, hour);
-        assert!(left_out(10 + jump + 10, hour + minute) > 20 * 1000 + jump);
+        let begin = |known: u64, age: Duration| beginning(Seq(known), age).0;
+        // A trial of a restore to record 10 that takes a thousand records each second, and then one to record 30; or the other
+        // way round.
+        let (taken, later) = (60 * 1000, hour + minute);
+        assert!(begin(10, hour) + taken < begin(30, later));
+        assert!(begin(30, hour) + taken < begin(10, later));
+        // A branch of the trial, and one of the original on the next day.
+        let nested = begin(begin(10, hour) + taken, later);
+        assert!(nested + taken < begin(30, hour * 24));
+        // At one and the same moment, or when the clock went back.
+        assert_eq!(begin(nested, minute), nested + BRANCH_GAP);
+        assert!(begin(0, Duration::ZERO) >= PLACES_MIN);
     }
 
     #[test]
-    fn numbers_last_for_many_branches() {
-        let week = Duration::from_secs(7 * 24 * 3600);
-        let beginning = (0..100).fold(0, |known, _| left_out(known, week));
-        assert!(beginning < 1 << COUNTER_BITS, "a ledger can be restored a hundred times to what it was a week ago");
+    fn numbers_last_for_decades() {
+        let age = |years: u64| beginning(Seq(1_000_000), Duration::from_secs(years * 365 * 24 * 3600));
+        assert!(last_before(1_000_000, age(30), 0).is_ok());
+        assert!(last_before(1_000_000, age(40), 0).is_err());
+        let (next, first) = (age(0), 3 << COUNTER_BITS);
+        assert_eq!(last_before(0, next, 3), Ok(first + PLACES_MIN / PLACES_PER_NUMBER));
+        assert_eq!(
+            last_before(first + PLACES_MIN, next, 3),
+            Ok(first + PLACES_MIN + BRANCH_GAP),
+            "a ledger that was faster"
+        );
     }
 }

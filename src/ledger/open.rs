@@ -319,8 +319,10 @@ fn write_first_records(writer: &mut Writer, options: &Options) -> Result<(), Err
 /// The time does not go back, and whoever asks for a branch says that it may go ahead.
 fn branch(writer: &mut Writer, wish: &BranchWish, now: Timestamp) -> Result<(), Error> {
     let (head, BranchWish { known, reason, by }) = (writer.head, wish.clone());
-    let Head { seq: from_seq, hash: from_hash, at: from_at } = head;
-    let command = Command::Branch(Branch { from_seq, from_hash, from_at, known, reason, by });
+    let Head { seq: from_seq, hash: from_hash, .. } = head;
+    let first = writer.shared.snapshot().record(Seq::FIRST)?;
+    let created = first.map_or(head.at, |record| record.at);
+    let command = Command::Branch(Branch { from_seq, from_hash, created, known, reason, by });
     execute(writer, &command, now.max(head.at))
 }
 
@@ -374,7 +376,7 @@ fn start(writer: Writer, verified: Head, later: Vec<Target>, options: Options) -
     threads.push(spawn("ledger-scrub", move || scrub::run(&scrubbed, verified, &weak)));
     if let Some(every) = options.verify_every {
         let (program, writer) = (options.program, sender.downgrade());
-        let rounds = Rounds { shared: shared.clone(), program, clock, every, writer };
+        let rounds = Rounds { shared: shared.clone(), program, started: clock.now(), clock, every, writer };
         threads.push(spawn("ledger-rounds", move || rounds.run()));
     }
     if !later.is_empty() {

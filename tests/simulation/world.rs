@@ -483,9 +483,9 @@ impl World {
         self.answers.retain(|_, (_, _, submitted)| self.truth.messages.contains_key(&submitted.message));
         self.forgotten = self.bodies.iter().copied().filter(|body| !self.truth.needs_body(*body)).collect();
         let (from_seq, from_hash) = (self.last_seq(), self.last_hash());
-        let from_at = self.records.last().map_or(Timestamp::EPOCH, |record| record.at);
+        let created = self.records.first().map_or(Timestamp::EPOCH, |record| record.at);
         let reason = "restored from a backup".to_owned();
-        self.must(Command::Branch(Branch { from_seq, from_hash, from_at, known, reason, by: by() }));
+        self.must(Command::Branch(Branch { from_seq, from_hash, created, known, reason, by: by() }));
         // A crash may come before this, and then the reactors do it.
         if dice.is_multiple_of(2) {
             self.hold_open();
