@@ -225,7 +225,12 @@ impl Writer {
             }
             // IMPORTANT: the outcome is unknown, and a second sync may say yes to what the first one lost. Only a new start,
             // which reads what is there, may go on.
-            Err(e) => batch.fail(&self.shared.stop(format!("writing failed: {e}"))),
+            Err(e) => {
+                // And the engine keeps what it could not write, which it would try to write again when it is dropped, behind what the
+                // first attempt may have left: so it is never dropped.
+                std::mem::forget(self.shared.store.db.clone());
+                batch.fail(&self.shared.stop(format!("writing failed: {e}")));
+            }
         }
     }
 
