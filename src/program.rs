@@ -319,7 +319,7 @@ fn warnings(status: &ledger::Status) -> Vec<String> {
     let damaged = round.filter(|round| round.bodies_damaged > 0).map(|round| {
         // If there is worse, the example is of that.
         let example = if round.damage > 0 { String::new() } else { example(round) };
-        format!("{} contents of messages are damaged{example}", round.bodies_damaged)
+        format!("{} contents of messages or secrets are damaged{example}", round.bodies_damaged)
     });
     let low = (status.space.low && !status.space.short).then(|| {
         let mib = |bytes: u64| bytes / (1024 * 1024);
@@ -483,8 +483,8 @@ mod tests {
         let faults = "the last round over the ledger found 2 faults in log, rows or secrets, such as: row zz; stop the \
                       server and run `postledger verify --full`, then `postledger repair`";
         check(0, 0, None, &[]);
-        check(0, 3, Some("body b"), &["3 contents of messages are damaged, such as: body b"]);
+        check(0, 3, Some("body b"), &["3 contents of messages or secrets are damaged, such as: body b"]);
         check(2, 0, Some("row zz"), &[faults]);
-        check(2, 3, Some("row zz"), &[faults, "3 contents of messages are damaged"]);
+        check(2, 3, Some("row zz"), &[faults, "3 contents of messages or secrets are damaged"]);
     }
 }

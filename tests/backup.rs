@@ -340,6 +340,84 @@ fn damage(dir: &Path, needle: &[u8]) -> usize {
 }
 
 #[test]
+fn a_backup_of_another_branch_or_ledger_repairs_nothing() {
+    let mut site = Site::start();
+    site.deliver(&["one", "two"]);
+    site.back_up();
+    let output = site.restore("sibling", &[]);
+    assert!(output.status.success(), "{}", said(&output));
+    let sibling = served(&site.path("sibling"), &site.home);
+    sibling.send(&message("of the sibling", "friend", 50));
+    sibling.cli(&["backup", &text(&site.path("backup"))]);
+    site.deliver(&["three"]);
+    site.server.stop();
+    let whole = site.server.cli(&["events", "export"]);
+
+    let other = Site::start();
+    other.deliver(&["one", "two", "three", "four"]);
+    other.back_up();
+    let check = |from: &Path, vault: &Path, expect: &str| {
+        let (from, vault) = (text(from), text(vault));
+        let repair = ["repair", "--from", &from, "--vault", &vault, "--accept-loss", "--yes"];
+        let output = program(&site.path("data")).args(repair).output().expect("the program runs");
+        assert!(!output.status.success() && said(&output).contains(expect), "{}", said(&output));
+        assert_eq!(site.server.cli(&["events", "export"]), whole);
+        check_whole(&site.path("data"));
+        let left =
+            fs::read_dir(site.path("data")).expect("a directory").map(|entry| entry.expect("an entry").file_name());
+        assert!(!left.into_iter().any(|name| name == "salvaging"), "what it worked in is gone");
+    };
+    check(&site.path("backup"), &site.path("vault"), "the backup is of another branch of this ledger: record ");
+    check(&other.path("backup"), &other.path("vault"), "the backup is of another ledger");
+
+    // The sibling's log would be taken where the ledger's own cannot be read, but what is lost by that is told.
+    let line = whole.lines().rev().find(|line| line.contains("three")).expect("its submission");
+    assert!(damage(&site.path("data/ledger"), &line.as_bytes()[line.len() / 2..]) > 0);
+    let from = text(&site.path("backup"));
+    let output = program(&site.path("data")).args(["repair", "--from", &from]).output().expect("the program runs");
+    assert!(!output.status.success() && said(&output).contains("nothing was changed yet"), "{}", said(&output));
+}
+
+#[test]
+fn secrets_that_an_old_copy_of_the_vault_lacks_are_named() {
+    let mut site = Site::start();
+    site.back_up();
+    let old = site.path("old");
+    fs::rename(site.path("vault"), &old).expect("it is moved");
+    site.server.api("PUT", "/accounts/mox/password", &json!({ "password": "another-password" }));
+    site.server.cli(&["dkim", "generate", "localhost", "second"]);
+    site.back_up();
+    site.server.stop();
+    check_whole(&site.path("data"));
+    let new = site.path("vault");
+    fs::rename(&new, site.path("new")).expect("it is moved");
+    fs::copy(&old, &new).expect("it is copied");
+    let repair = |dir: &str, vault: &Path| {
+        let output =
+            program(&site.path(dir)).args(["repair", "--vault", &text(vault)]).output().expect("the program runs");
+        (output.status.success(), said(&output))
+    };
+
+    // A secret that was replaced does not come back.
+    let (done, told) = repair("data", &old);
+    assert!(done && told.contains("nothing was changed"), "{told}");
+    let missing = ["the password of account mox", "the private key of DKIM selector second of localhost"];
+    let output = site.restore("again", &[]);
+    let told = said(&output);
+    assert!(output.status.success() && told.contains("SECRETS ARE MISSING"), "{told}");
+    assert!(missing.iter().all(|secret| told.contains(secret)), "{told}");
+    let output = program(&site.path("again")).args(["verify"]).output().expect("the program runs");
+    let told = said(&output);
+    let found = missing.iter().all(|secret| told.contains(&format!("DIFFERENCE: {secret} is missing in the vault\n")));
+    assert!(!output.status.success() && found && told.matches("DIFFERENCE").count() == 2, "{told}");
+    let (done, told) = repair("again", &old);
+    assert!(!done && told.contains(missing[0]), "{told}");
+    let (done, told) = repair("again", &site.path("new"));
+    assert!(done && told.contains("secrets came from the vault's copy"), "{told}");
+    check_whole(&site.path("again"));
+}
+
+#[test]
 fn damage_is_repaired_from_a_backup_or_given_up_by_name() {
     let mut site = Site::start();
     site.server.send(&message("large", "stays-temperror", 200_000));

@@ -7,7 +7,7 @@ use clap::{ArgGroup, Args};
 
 use super::error::Error;
 use super::out::Out;
-use super::restore::read_vault;
+use super::restore::{read_vault, without};
 use crate::clock::Clock;
 use crate::ledger::Options;
 use crate::ledger::repair::{Outcome, Report, Sources, repair};
@@ -26,8 +26,8 @@ pub struct Repair {
     /// Having read what is lost
     #[arg(long, requires = "accept_loss")]
     yes: bool,
-    /// What `backup-vault` wrote, should the vault be unreadable
-    #[arg(long, value_name = "FILE")]
+    /// What `backup-vault` wrote, should the vault be unreadable or lack secrets
+    #[arg(long, value_name = "FILE", group = "means")]
     vault: Option<PathBuf>,
 }
 
@@ -86,7 +86,7 @@ impl Repair {
 
 /// What nobody has.
 fn lost(report: &Report) -> String {
-    let Report { end, known, records_set_aside, cut, lost_contents, end_unknown, .. } = report;
+    let Report { end, known, records_set_aside, cut, lost_contents, missing_secrets, end_unknown, .. } = report;
     let mut parts = Vec::new();
     if *end_unknown {
         parts
@@ -95,10 +95,17 @@ fn lost(report: &Report) -> String {
     if end < known {
         let why = cut.as_deref().unwrap_or("nobody has more");
         parts.push(format!("{why}, so the log ends with record {end} of {known}"));
-        parts.push(format!("{records_set_aside} records behind that can be read and are set aside"));
+    }
+    if *records_set_aside > 0 {
+        parts.push(format!(
+            "{records_set_aside} records that can be read do not follow from the rest and are set aside"
+        ));
     }
     if *lost_contents > 0 {
         parts.push(format!("{lost_contents} contents of messages are lost"));
+    }
+    if !missing_secrets.is_empty() {
+        parts.push(without(missing_secrets));
     }
     parts.join("; ")
 }

@@ -15,6 +15,9 @@ use crate::ledger::restore::{Cut, Restored, restore};
 use crate::ledger::{Options, Secrets};
 use crate::run::command_line_author;
 
+/// Missing secrets that are named; of more, how many.
+const NAMED_MAX: usize = 10;
+
 /// Make a ledger again from a backup, in a directory without one
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -48,7 +51,7 @@ Examples:
   postledger restore backup --vault vault.json --dir yesterday --to -1d
   postledger restore backup --vault vault.json --dir trial --to 120000
   postledger import ledger.jsonl --vault vault.json --dir new
-  zstd -dc ledger.jsonl.zst | postledger import - --vault vault.json --dir new
+  postledger import - --vault vault.json --dir new      as in: zstd -dc ledger.jsonl.zst | postledger import - …
 
 Everything is checked: the chain from record 1 on, each content's hash, the end of each part. What was queued at that moment may
 have been sent since, so it waits until `postledger queue release --restored`. Configuration files are not in a backup: copy
@@ -89,14 +92,28 @@ pub fn read_vault(file: &Path) -> Result<Secrets, Error> {
     Secrets::from_json(&Zeroizing::new(bytes)).map_err(|e| Error::Failed(format!("{}: {e}", file.display())))
 }
 
+/// Which secrets a ledger has to do without, and what to do.
+pub fn without(missing: &[String]) -> String {
+    let (some, more) = missing.split_at(missing.len().min(NAMED_MAX));
+    let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+    format!(
+        "SECRETS ARE MISSING: {}{more}; the copy of the vault is older than they are: `postledger repair --vault FILE` with a newer \
+         copy, or set them anew",
+        some.join(", ")
+    )
+}
+
 fn said(restored: &Restored, dir: &Path) -> String {
-    let Restored { end, at, known, records, lost_contents } = restored;
+    let Restored { end, at, known, records, lost_contents, missing_secrets } = restored;
     let mut said = format!("{}: {records} records, up to {end} of {}", dir.display(), second(*at));
     if known > end {
         said += &format!("; the backup goes on to {known}");
     }
     if *lost_contents > 0 {
         said += &format!("; {lost_contents} contents that had been forgotten since are gone, and recorded as gone");
+    }
+    if !missing_secrets.is_empty() {
+        said += &format!("; {}", without(missing_secrets));
     }
     said + ". What was queued waits for `postledger queue release --restored`"
 }

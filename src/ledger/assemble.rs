@@ -1,6 +1,7 @@
 //! Putting a ledger together from records, contents and secrets, beside whatever is in the directory; only when it is whole
 //! does it take that place. A crash before leaves nothing but a directory to remove; one after is made good by the next start.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use postledger_events::event::Event;
 use postledger_events::fact::submission::BodyRef;
 use postledger_events::id::{Author, MessageUuid, SecretId, Seq};
 use postledger_events::{Answer, Command};
+use postledger_projections::secrets::Named;
 
 use super::bodies::{self, Bodies, is_inline};
 use super::lock::Lock;
@@ -231,6 +233,15 @@ impl Assembly {
     }
 }
 
+/// What came of a ledger that was put together.
+pub(super) struct Completed {
+    pub(super) lost_contents: u64,
+    /// What the rows name and the vault does not have, for people.
+    pub(super) missing_secrets: Vec<String>,
+    /// All that the rows name.
+    pub(super) secrets: HashSet<SecretId>,
+}
+
 /// A ledger that is whole but for its rows and its place.
 pub(super) struct Assembled {
     home: PathBuf,
@@ -244,9 +255,9 @@ impl Assembled {
         &self.dir
     }
 
-    /// Makes the rows, begins a new branch, records which contents are lost, and puts what was open on hold. Answers how many
-    /// contents are lost.
-    pub(super) fn complete(&self, options: &Options, wish: BranchWish, clock: Clock) -> Result<u64, open::Error> {
+    /// Makes the rows, begins a new branch, records which contents are lost, puts what was open on hold, and removes contents
+    /// and secrets that nothing names.
+    pub(super) fn complete(&self, options: &Options, wish: BranchWish, clock: Clock) -> Result<Completed, open::Error> {
         let by = wish.by.clone();
         let options = Options {
             dir: self.dir.clone(),
@@ -257,17 +268,20 @@ impl Assembled {
         };
         let ledger = Ledger::open(options.clone(), clock)?;
         let lost = lost_contents(&ledger, &options)?;
-        let count = lost.len() as u64;
+        let lost_contents = lost.len() as u64;
         give_up(&ledger, lost, by)?;
         hold_open(&ledger, &options)?;
+        let named = (options.program.secrets)(&ledger.snapshot()).map_err(Error::from)?;
+        let missing_secrets = missing(&ledger, &named)?;
         ledger.close_blocking()?;
         drop(ledger);
-        self.sweep(&options)?;
-        Ok(count)
+        let secrets: HashSet<SecretId> = named.into_iter().map(|(_, secret)| secret.id).collect();
+        self.sweep(&options, &secrets)?;
+        Ok(Completed { lost_contents, missing_secrets, secrets })
     }
 
-    /// Removes the contents that no message has.
-    fn sweep(&self, options: &Options) -> Result<(), open::Error> {
+    /// Removes the contents that no message has, and secrets that no row names: what was forgotten does not come back.
+    fn sweep(&self, options: &Options, secrets: &HashSet<SecretId>) -> Result<(), open::Error> {
         let opened = open_store(&self.dir, false, options.cache_bytes)?;
         let snapshot = opened.snapshot(open_tables(&opened.store, options.program.projections)?);
         let is_live = |body: Option<MessageUuid>| match body {
@@ -284,6 +298,12 @@ impl Assembled {
             if removed == REMOVED_MAX {
                 std::mem::replace(&mut batch, opened.store.batch()).commit().map_err(Error::from)?;
                 removed = 0;
+            }
+        }
+        for guard in opened.store.vault.iter() {
+            let key = guard.key().map_err(Error::from)?;
+            if vault::id_of(&key).is_some_and(|id| !secrets.contains(&id)) {
+                batch.remove(&opened.store.vault, key);
             }
         }
         batch.commit().map_err(Error::from)?;
@@ -363,6 +383,18 @@ fn number(path: &Path, prefix: &str) -> Option<u64> {
 
 fn remove_dir(dir: &Path) -> Result<(), Error> {
     if dir.exists() { fs::remove_dir_all(dir).map_err(at_path(dir)) } else { Ok(()) }
+}
+
+/// Secrets that are not there, or not those that were given.
+fn missing(ledger: &Ledger, named: &[Named]) -> Result<Vec<String>, Error> {
+    let mut missing = Vec::new();
+    for (what, secret) in named {
+        let value = ledger.secret(secret.id)?;
+        if value.is_none_or(|value| ledger.fingerprint(&value) != secret.fingerprint) {
+            missing.push(what.clone());
+        }
+    }
+    Ok(missing)
 }
 
 /// Contents that messages have by the rows, and that are not there.

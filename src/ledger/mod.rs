@@ -48,7 +48,7 @@ use postledger_events::id::{Author, Fingerprint, MessageUuid, SecretId, Seq, Sha
 use postledger_events::time::Timestamp;
 use postledger_events::{Answer, Command, Refusal};
 use postledger_projections::books::{self, Books};
-use postledger_projections::{self as projections, Projection, Rows};
+use postledger_projections::{self as projections, Projection, Rows, secrets};
 
 use crate::clock::Clock;
 use crate::decide::{self, Decision, Moment, Policy};
@@ -222,6 +222,8 @@ pub struct Program {
     pub is_body_live: fn(&dyn Rows, MessageUuid) -> Result<bool, projections::Error>,
     /// Whether the rows agree with each other.
     pub check_books: fn(&dyn Rows) -> Result<Books, projections::Error>,
+    /// The secrets that the rows name.
+    pub secrets: fn(&dyn Rows) -> Result<Vec<secrets::Named>, projections::Error>,
     /// What is to be done, right after the ledger was branched, about what was open at the cut.
     pub hold_open: fn(&dyn Rows) -> Result<Vec<Command>, projections::Error>,
 }
@@ -233,6 +235,7 @@ impl Program {
             decide: decide::decide,
             is_body_live: |rows, body| projections::is_body_live(rows, body),
             check_books: books::check,
+            secrets: |rows| secrets::named(rows),
             hold_open: decide::hold_open,
         }
     }

@@ -8,7 +8,7 @@ use postledger_events::Record;
 use postledger_events::event::Event;
 use postledger_events::fact::ledger::LedgerCreated;
 use postledger_events::fact::submission::BodyRef;
-use postledger_events::id::{Author, Seq};
+use postledger_events::id::{Author, SecretId, Seq, Sha256};
 
 use super::assemble::{self, Assembly};
 use super::chain::{Chain, Damage};
@@ -57,6 +57,8 @@ pub struct Report {
     pub contents_from_backup: u64,
     /// The vault is the copy, or has secrets of it.
     pub secrets_from_copy: bool,
+    /// Secrets that the ledger needs and that nobody has.
+    pub missing_secrets: Vec<String>,
     /// The engine opens only without some batches of its journals.
     pub batches_cut_out: bool,
     /// Nothing says how far the log went: its watermark cannot be read.
@@ -73,7 +75,8 @@ pub struct Report {
 
 impl Report {
     pub fn is_loss(&self) -> bool {
-        self.end < self.known || self.lost_contents > 0 || self.end_unknown
+        let misses = self.lost_contents > 0 || !self.missing_secrets.is_empty();
+        self.end < self.known || self.records_set_aside > 0 || misses || self.end_unknown
     }
 
     fn is_whole(&self) -> bool {
@@ -95,6 +98,13 @@ pub enum Error {
         "the vault cannot be read: {0}. Name a copy of it with --vault FILE; without one no ledger can be repaired"
     )]
     NoVault(String),
+    #[error("the backup is of another ledger. Name a backup of this one, or none")]
+    OtherLedger,
+    #[error(
+        "the backup is of another branch of this ledger: record {0} here is as it was written, and the backup has something else in \
+         its place. Name a backup of this branch, or none"
+    )]
+    OtherBranch(Seq),
     #[error("what was put together is not whole, so all was left as it was: {0}")]
     StillDamaged(String),
     #[error("the backup: {0}")]
@@ -134,18 +144,20 @@ pub fn repair(
     let mut merge = Merge::new(assembly, &damaged, backup)?;
     let merged = merge.run(progress).and_then(|()| merge.secrets(sources.secrets));
     let Merge { assembly, mut report, .. } = merge;
-    let secrets = match merged {
-        Ok(secrets) => secrets,
+    damaged.close()?;
+    let (secrets, taken) = match merged {
+        Ok(merged) => merged,
         Err(e) => {
             assembly.discard()?;
             return Err(e);
         }
     };
-    damaged.close()?;
     let assembled = assembly.finish(&secrets.pepper, &secrets.secrets)?;
     let reason = sources.backup.map_or("repaired, accepting the loss", |_| "repaired from a backup").to_owned();
     let wish = BranchWish { known: report.known, reason, by };
-    report.lost_contents = assembled.complete(options, wish, clock)?;
+    let completed = assembled.complete(options, wish, clock)?;
+    (report.lost_contents, report.missing_secrets) = (completed.lost_contents, completed.missing_secrets);
+    report.secrets_from_copy |= taken.iter().any(|id| completed.secrets.contains(id));
     if report.is_whole() {
         assembled.discard()?;
         return Ok(Outcome::Whole);
@@ -288,10 +300,39 @@ impl<'a> Merge<'a> {
             if let Some(found) = &backup.next
                 && fits(self.chain, found.head.seq, &found.line)?.is_some()
             {
+                self.check_same(next)?;
                 return Ok(Origin::Backup);
             }
         }
         Ok(own.map_or(Origin::Nowhere, Origin::Ledger))
+    }
+
+    /// Where the ledger has another record than the backup has next, and what follows there, or the watermark, names its hash, it
+    /// is no rot: the two went different ways.
+    fn check_same(&mut self, next: Seq) -> Result<(), Error> {
+        let Some(theirs) = self.backup.as_ref().and_then(|backup| backup.next.as_ref()) else { return Ok(()) };
+        let (place, hash) = (theirs.head.seq, theirs.head.hash);
+        let Some((seq, line)) = self.lines.next_if(|(seq, line)| *seq == next && Sha256::of(line) != hash) else {
+            return self.leave_behind(place);
+        };
+        let own = Sha256::of(&line);
+        let follows = |(_, line): &(Seq, Vec<u8>)| Record::decode(line).is_ok_and(|record| record.prev == own);
+        let is_marked = self.damaged.mark.as_ref().is_some_and(|mark| mark.seq == seq && mark.hash == own);
+        if is_marked || self.lines.peek().is_some_and(follows) {
+            return Err(if seq == Seq::FIRST { Error::OtherLedger } else { Error::OtherBranch(seq) });
+        }
+        if seq < place {
+            self.set_aside(seq, &line)?;
+        }
+        self.leave_behind(place)
+    }
+
+    /// What the ledger has in a gap of the backup's branch is lost with it.
+    fn leave_behind(&mut self, place: Seq) -> Result<(), Error> {
+        while let Some((seq, line)) = self.lines.next_if(|(seq, _)| *seq < place) {
+            self.set_aside(seq, &line)?;
+        }
+        Ok(())
     }
 
     fn confirm(&mut self) -> Result<(), Error> {
@@ -373,17 +414,18 @@ impl<'a> Merge<'a> {
         Ok(self.assembly.lost_record(line)?)
     }
 
-    fn secrets(&mut self, copy: Option<&Secrets>) -> Result<Secrets, Error> {
+    /// Also which of them only the copy has.
+    fn secrets(&mut self, copy: Option<&Secrets>) -> Result<(Secrets, Vec<SecretId>), Error> {
         let created = self.created.as_ref().ok_or(Error::Nothing(None))?;
         let own = self.damaged.secrets(created);
-        let Some(copy) = copy else { return own.map_err(Error::NoVault) };
+        let Some(copy) = copy else { return own.map(|own| (own, Vec::new())).map_err(Error::NoVault) };
         copy.check(created)?;
         let Ok(mut secrets) = own else {
             self.report.secrets_from_copy = true;
-            return Ok(copy.clone());
+            return Ok((copy.clone(), Vec::new()));
         };
-        self.report.secrets_from_copy = secrets.take_missing(copy);
-        Ok(secrets)
+        let taken = secrets.take_missing(copy);
+        Ok((secrets, taken))
     }
 }
 

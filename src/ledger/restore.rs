@@ -6,7 +6,7 @@ use postledger_events::event::Event;
 use postledger_events::id::{Author, Seq};
 use postledger_events::time::Timestamp;
 
-use super::assemble::{self, Assembly};
+use super::assemble::{self, Assembly, Completed};
 use super::import::{self, Found, Item, Parts};
 use super::{BranchWish, Options, Secrets, open, store, vault};
 use crate::clock::Clock;
@@ -36,6 +36,8 @@ pub struct Restored {
     pub records: u64,
     /// Contents that were there at this moment, and that the backup does not have.
     pub lost_contents: u64,
+    /// Secrets that the ledger needs and that the copy of the vault does not have.
+    pub missing_secrets: Vec<String>,
 }
 
 /// Why nothing was restored.
@@ -85,9 +87,10 @@ pub fn restore(
     let end = assembly.end();
     let assembled = assembly.finish(&secrets.pepper, &secrets.secrets)?;
     let wish = BranchWish { known: taken.known, reason: reason(from, cut), by };
-    let lost_contents = assembled.complete(options, wish, clock)?;
+    let Completed { lost_contents, missing_secrets, .. } = assembled.complete(options, wish, clock)?;
     assembled.install()?;
-    Ok(Restored { end: end.seq, at: end.at, known: taken.known, records: taken.records, lost_contents })
+    let Taken { known, records } = taken;
+    Ok(Restored { end: end.seq, at: end.at, known, records, lost_contents, missing_secrets })
 }
 
 struct Taken {

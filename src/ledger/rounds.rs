@@ -12,7 +12,7 @@ use postledger_events::id::Seq;
 use postledger_events::time::Timestamp;
 
 use super::pace::Pace;
-use super::verify::{self, About, Report};
+use super::verify::{self, Report};
 use super::writer::Message;
 use super::{Program, Shared};
 use crate::clock::Clock;
@@ -35,9 +35,9 @@ pub struct Round {
     pub took_s: u64,
     pub records: u64,
     pub bodies: u64,
-    /// Contents of messages that are missing or not what they were.
+    /// Contents of messages and single secrets that are missing or not what they were.
     pub bodies_damaged: u64,
-    /// All that is wrong with log, rows and vault; the ledger stopped if there was any.
+    /// All that is wrong with log, rows and the vault as a whole; the ledger stopped if there was any.
     pub damage: u64,
     /// One of the findings.
     pub first: Option<String>,
@@ -49,13 +49,13 @@ impl Round {
     }
 
     fn of(report: &Report, began: Timestamp, ended: Timestamp) -> Round {
-        let worst = report.findings.iter().find(|f| f.about != About::Body).or(report.findings.first());
+        let worst = report.findings.iter().find(|f| !f.about.is_alone()).or(report.findings.first());
         Round {
             ended,
             took_s: ended.since(began).as_secs(),
             records: report.records,
             bodies: report.bodies,
-            bodies_damaged: report.bodies_total,
+            bodies_damaged: report.alone_total,
             damage: report.damage_total(),
             first: worst.map(|finding| finding.text.chars().take(FINDING_CHARS_MAX).collect()),
         }
@@ -66,6 +66,7 @@ impl Round {
 pub(super) struct Rounds {
     pub(super) shared: Arc<Shared>,
     pub(super) program: Program,
+    pub(super) started: Timestamp,
     pub(super) clock: Clock,
     /// From the end of one to the begin of the next.
     pub(super) every: Duration,
@@ -75,11 +76,10 @@ pub(super) struct Rounds {
 impl Rounds {
     /// Works until the ledger goes.
     pub(super) fn run(self) {
-        let started = self.clock.now();
-        let mut not_before = started + REST_AT_START;
+        let mut not_before = self.started + REST_AT_START;
         while !self.is_over() {
             // What a round before the start had found may be mended: the next one is to say so soon.
-            let last = self.shared.round().filter(|last| last.ended >= started || last.is_clean());
+            let last = self.shared.round().filter(|last| last.ended > self.started || last.is_clean());
             let due = last.map_or(not_before, |last| not_before.max(last.ended + self.every));
             if self.clock.now() >= due
                 && let Err(e) = self.go_round()
@@ -133,6 +133,7 @@ impl Rounds {
 
 #[cfg(test)]
 mod tests {
+    use super::super::verify::About;
     use super::*;
 
     fn round(bodies: u64, rows: u64) -> (Report, Round) {
@@ -162,7 +163,7 @@ mod tests {
     fn a_report_of_an_older_server_is_read() {
         let (report, _) = round(2, 0);
         let mut json = serde_json::to_value(&report).unwrap();
-        json.as_object_mut().unwrap().remove("bodies_total");
+        json.as_object_mut().unwrap().remove("alone_total");
         let read: Report = serde_json::from_value(json).unwrap();
         assert_eq!((read.findings_total, read.findings), (2, report.findings));
     }

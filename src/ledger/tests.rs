@@ -12,7 +12,7 @@ use postledger_events::fact::mailbox::{MailboxCopy, MessageDeleted, MessageRecei
 use postledger_events::id::{AccountName, MailboxName, MsgId, SecretRef, Sha256};
 use postledger_events::refusal::Thing;
 use postledger_projections::rows::{Key, Value};
-use postledger_projections::{Order, RowsMut, Table};
+use postledger_projections::{Order, RowsMut, Table, secrets};
 
 use super::store::{Head, Note, Store};
 use super::*;
@@ -114,11 +114,16 @@ fn check_books(_: &dyn Rows) -> Result<Books, projections::Error> {
     Ok(Books::default())
 }
 
+fn secrets(_: &dyn Rows) -> Result<Vec<secrets::Named>, projections::Error> {
+    Ok(Vec::new())
+}
+
 fn hold_open(_: &dyn Rows) -> Result<Vec<Command>, projections::Error> {
     Ok(Vec::new())
 }
 
-pub(super) const PROGRAM: Program = Program { projections: PROJECTIONS, decide, is_body_live, check_books, hold_open };
+pub(super) const PROGRAM: Program =
+    Program { projections: PROJECTIONS, decide, is_body_live, check_books, secrets, hold_open };
 
 fn options(dir: &Path) -> Options {
     Options { create: true, program: PROGRAM, segment_records_max: 50, ..Options::new(dir) }

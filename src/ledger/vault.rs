@@ -1,7 +1,7 @@
 //! Secrets by id, and the key of pseudonyms and fingerprints (the pepper). Written in the same batch as the facts that name
 //! them, and never part of a record or row.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use aws_lc_rs::hmac;
 use base64::Engine as _;
@@ -27,6 +27,11 @@ pub(super) fn pepper(vault: &Keyspace) -> Result<Option<[u8; 32]>, Error> {
     let Some(value) = vault.get(PEPPER_KEY)? else { return Ok(None) };
     let pepper = <[u8; 32]>::try_from(&value[..]);
     pepper.map(Some).map_err(|_| Error::Notes("the vault's pepper does not have 32 bytes".to_owned()))
+}
+
+/// Whose value is under a key of the vault, if it is a secret's.
+pub(super) fn id_of(key: &[u8]) -> Option<SecretId> {
+    key.try_into().ok().map(|id| SecretId(Uuid::from_bytes(id)))
 }
 
 pub(super) fn put_pepper(batch: &mut fjall::OwnedWriteBatch, vault: &Keyspace, pepper: &[u8; 32]) {
@@ -100,23 +105,22 @@ impl Secrets {
         for guard in engine.iter(vault) {
             let (key, value) = guard.into_inner()?;
             let value = Zeroizing::new(value.to_vec());
-            match <[u8; 16]>::try_from(&key[..]) {
-                Ok(id) => secrets.push((SecretId(Uuid::from_bytes(id)), value)),
-                Err(_) if *key == *PEPPER_KEY => pepper = <[u8; 32]>::try_from(&value[..]).ok(),
-                Err(_) => return Err(Error::Notes(format!("the vault has the key {key:02x?}"))),
+            match id_of(&key) {
+                Some(id) => secrets.push((id, value)),
+                None if *key == *PEPPER_KEY => pepper = <[u8; 32]>::try_from(&value[..]).ok(),
+                None => return Err(Error::Notes(format!("the vault has the key {key:02x?}"))),
             }
         }
         let pepper = pepper.ok_or_else(|| Error::Notes("the vault has no pepper of 32 bytes".to_owned()))?;
         Ok(Secrets { ledger, pepper: Zeroizing::new(pepper), secrets })
     }
 
-    /// Those of a copy that are not here. Whether there are any.
-    pub(super) fn take_missing(&mut self, copy: &Secrets) -> bool {
-        let before = self.secrets.len();
-        let missing = copy.secrets.iter().filter(|(id, _)| !self.secrets.iter().any(|(own, _)| own == id));
-        let missing: Vec<_> = missing.cloned().collect();
-        self.secrets.extend(missing);
-        self.secrets.len() > before
+    /// Those of a copy that are not here. Answers which.
+    pub(super) fn take_missing(&mut self, copy: &Secrets) -> Vec<SecretId> {
+        let own: HashSet<SecretId> = self.secrets.iter().map(|(id, _)| *id).collect();
+        let missing = copy.secrets.iter().filter(|(id, _)| !own.contains(id));
+        self.secrets.extend(missing.cloned());
+        self.secrets[own.len()..].iter().map(|(id, _)| *id).collect()
     }
 
     /// Whether it is the vault of this ledger.
@@ -238,8 +242,8 @@ mod tests {
     fn only_what_is_missing_is_taken_from_a_copy() {
         let mut own = Secrets { secrets: copy().secrets[..1].to_vec(), ..copy() };
         own.secrets[0].1 = Zeroizing::new(vec![9]);
-        assert!(own.take_missing(&copy()));
+        assert_eq!(own.take_missing(&copy()), [copy().secrets[1].0]);
         assert_eq!(own.secrets, [(copy().secrets[0].0, Zeroizing::new(vec![9])), copy().secrets[1].clone()]);
-        assert!(!own.take_missing(&copy()));
+        assert_eq!(own.take_missing(&copy()), []);
     }
 }

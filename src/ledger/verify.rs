@@ -45,6 +45,15 @@ pub enum About {
     /// Rows that are not what the log says, or do not agree with each other.
     Rows,
     Vault,
+    /// A single secret.
+    Secret,
+}
+
+impl About {
+    /// Whether it hinders only what needs that content or secret.
+    pub(super) fn is_alone(self) -> bool {
+        matches!(self, About::Body | About::Secret)
+    }
 }
 
 /// Something that is not as it should be, and the exact place.
@@ -78,9 +87,9 @@ pub struct Report {
     /// Empty if all is well.
     pub findings: Vec<Finding>,
     pub findings_total: u64,
-    /// How many of them are about contents of messages.
+    /// How many of them are about contents of messages and single secrets.
     #[serde(default)]
-    pub bodies_total: u64,
+    pub alone_total: u64,
     /// What the next start will do by itself, and what was left out.
     pub notes: Vec<String>,
 }
@@ -100,16 +109,16 @@ impl Report {
         self.findings_total == 0
     }
 
-    /// How many findings are about log, rows and vault.
+    /// How many findings are about log, rows and the vault as a whole.
     pub fn damage_total(&self) -> u64 {
-        self.findings_total - self.bodies_total
+        self.findings_total - self.alone_total
     }
 
     pub(super) fn find(&mut self, about: About, finding: impl fmt::Display) {
         self.findings_total += 1;
-        let alike = if about == About::Body {
-            self.bodies_total += 1;
-            self.bodies_total
+        let alike = if about.is_alone() {
+            self.alone_total += 1;
+            self.alone_total
         } else {
             self.damage_total()
         };
@@ -224,20 +233,16 @@ impl<'a> Verifier<'a> {
         Error::Unfinished(format!("{e}{}", found.unwrap_or_default()))
     }
 
-    fn check(
-        &mut self,
-        full: bool,
-        dir: &Path,
-        progress: &mut dyn FnMut(Seq, Seq),
-    ) -> Result<Option<Head>, Error> {
+    fn check(&mut self, full: bool, dir: &Path, progress: &mut dyn FnMut(Seq, Seq)) -> Result<Option<Head>, Error> {
         self.walk(full, progress)?;
         let log_is_damaged = self.report.findings.iter().any(|finding| finding.about == About::Log);
         self.check_end();
         let end = self.chain.end().filter(|_| self.report.is_clean());
         self.check_rows_end();
-        self.check_vault()?;
+        let pepper = self.check_vault()?;
         if self.rows_are_current {
             self.check_books()?;
+            pepper.map_or(Ok(()), |pepper| self.check_secrets(&pepper))?;
             self.check_forgotten()?;
             if full && log_is_damaged {
                 self.report.notes.push("the log is damaged, so the rows were not compared with it".to_owned());
@@ -343,13 +348,14 @@ impl<'a> Verifier<'a> {
         }
     }
 
-    fn check_vault(&mut self) -> Result<(), Error> {
+    /// Answers the vault's pepper if it is the right one.
+    fn check_vault(&mut self) -> Result<Option<[u8; 32]>, Error> {
         let pepper = match vault::pepper(&self.store.vault) {
             Ok(pepper) => pepper,
             Err(e) if e.is_passing() => return Err(e),
             Err(e) => {
                 self.report.find(About::Vault, format!("the vault's pepper cannot be read: {e}"));
-                return Ok(());
+                return Ok(None);
             }
         };
         // If it cannot be read, that was found before.
@@ -358,12 +364,35 @@ impl<'a> Verifier<'a> {
         match (pepper, first.map(|r| r.event)) {
             (None, _) => self.report.find(About::Vault, "the vault has no pepper"),
             (Some(pepper), Some(Event::LedgerCreated(fact))) => {
-                if vault::fingerprint(&pepper, &pepper) != fact.pepper {
-                    self.report.find(About::Vault, "the vault's pepper is not the one that record 1 tells of");
+                if vault::fingerprint(&pepper, &pepper) == fact.pepper {
+                    return Ok(Some(pepper));
                 }
+                self.report.find(About::Vault, "the vault's pepper is not the one that record 1 tells of");
             }
             // Without record 1 nothing says which it must be.
             (Some(_), _) => {}
+        }
+        Ok(None)
+    }
+
+    /// Each secret that rows name is there, and is the one that was given.
+    fn check_secrets(&mut self, pepper: &[u8; 32]) -> Result<(), Error> {
+        let named = match (self.program.secrets)(&Paced { rows: &self.snapshot, pace: self.pace }) {
+            Ok(named) => named,
+            Err(e) if e.passing => return Err(e.into()),
+            Err(e) => {
+                self.report.find(About::Rows, e);
+                return Ok(());
+            }
+        };
+        for (what, secret) in named {
+            match self.snapshot.0.engine.get(&self.store.vault, secret.id.0.as_bytes()) {
+                Ok(Some(value)) if vault::fingerprint(pepper, &value) == secret.fingerprint => {}
+                Ok(Some(_)) => self.report.find(About::Secret, format!("{what} is not the one that was given")),
+                Ok(None) => self.report.find(About::Secret, format!("{what} is missing in the vault")),
+                Err(e) if is_passing(&e) => return Err(e.into()),
+                Err(e) => self.report.find(About::Vault, format!("{what} cannot be read: {e}")),
+            }
         }
         Ok(())
     }
