@@ -231,7 +231,9 @@ impl Port for Program {
     }
 
     fn view(&self) -> SnapshotView {
-        SnapshotView { snapshot: self.ledger.snapshot(), ledger: self.ledger.clone() }
+        // In this order: it holds for snapshots that are taken later.
+        let first_due = self.ledger.first_due();
+        SnapshotView { snapshot: self.ledger.snapshot(), ledger: self.ledger.clone(), first_due }
     }
 
     fn status(&self) -> Status {
@@ -396,6 +398,7 @@ fn key_of(command: &Command) -> Option<(&AccountName, &IdempotencyKey)> {
 pub struct SnapshotView {
     snapshot: Snapshot,
     ledger: Ledger,
+    first_due: Timestamp,
 }
 
 impl Rows for SnapshotView {
@@ -418,6 +421,10 @@ impl Rows for SnapshotView {
 impl View for SnapshotView {
     fn position(&self) -> Seq {
         self.snapshot.position()
+    }
+
+    fn first_due(&self) -> Timestamp {
+        self.first_due
     }
 
     fn record_line(&self, seq: Seq) -> Result<Option<Vec<u8>>, Error> {

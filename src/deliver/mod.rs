@@ -170,6 +170,7 @@ impl Reactor {
 
     async fn take(&mut self, found: Found) {
         self.bound = found.bound;
+        self.ledger.found_first_due(found.bound.at);
         self.next_due = found.next_due;
         self.exhausted = !found.more;
         for group in found.groups {

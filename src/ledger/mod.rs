@@ -32,7 +32,7 @@ mod product_tests;
 mod tests;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -124,6 +124,8 @@ struct Shared {
     round: ArcSwapOption<Round>,
     round_at: AtomicU64,
     space: Arc<Space>,
+    /// In nanoseconds since 1970, see [`Ledger::first_due`].
+    first_due: AtomicI64,
     lock: Arc<Lock>,
 }
 
@@ -449,6 +451,17 @@ impl Ledger {
             round_at,
             space: shared.space.room(),
         }
+    }
+
+    /// Nothing that is queued is due before it, in any snapshot that is taken from now on. Whoever looks at the queue from its
+    /// beginning need not cross what the deliveries that are over have left there.
+    pub fn first_due(&self) -> Timestamp {
+        Timestamp::from_nanos(self.inner.shared.first_due.load(Ordering::Acquire))
+    }
+
+    /// A look at the queue has found where it begins; it never begins earlier again.
+    pub fn found_first_due(&self, at: Timestamp) {
+        self.inner.shared.first_due.fetch_max(at.as_nanos(), Ordering::AcqRel);
     }
 
     /// Whether new mail may come in.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -220,6 +220,7 @@ fn writer(opened: Opened, options: &Options, clock: Clock, pepper: [u8; 32]) -> 
         round: ArcSwapOption::from(watermark.mark().round.clone().map(Arc::new)),
         round_at: AtomicU64::new(0),
         space: Space::new(&options.dir, options.free_bytes_min),
+        first_due: AtomicI64::new(0),
         lock,
     });
     let policy = Policy {

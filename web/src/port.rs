@@ -149,6 +149,9 @@ pub trait View: Rows + Send + Sync + 'static {
     /// The last record.
     fn position(&self) -> Seq;
 
+    /// Nothing that is queued is due before it.
+    fn first_due(&self) -> Timestamp;
+
     /// The line of a record; `None` if there is no such record.
     fn record_line(&self, seq: Seq) -> Result<Option<Vec<u8>>, postledger_projections::Error>;
 

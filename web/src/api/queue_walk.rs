@@ -8,13 +8,14 @@ use postledger_events::fact::delivery::HoldCause;
 use postledger_events::fact::job::QueueFilter;
 use postledger_events::id::{AccountName, DeliveryId, MessageUuid};
 use postledger_events::time::Timestamp;
+use postledger_projections::Error;
 use postledger_projections::deliveries::{self, DeliveryRow, Due, MessageRow, State};
-use postledger_projections::{Error, Rows};
 use serde::{Deserialize, Serialize};
 
 use super::page::bad_cursor;
 use super::problem::Problem;
 use crate::openapi::Describe;
+use crate::port::View;
 
 /// Deliveries that one walk looks at; one that is not through says where the next begins.
 const EXAMINED_MAX: usize = 10_000;
@@ -163,7 +164,7 @@ pub type Found = (Vec<(DeliveryRow, MessageRow)>, Option<Place>);
 
 /// Up to `limit` deliveries that are meant, from `from` on. With numbers in the filter, exactly those, finished or not.
 pub fn walk(
-    rows: &impl Rows,
+    rows: &impl View,
     filter: &Filter,
     standing: Option<Standing>,
     from: Place,
@@ -195,7 +196,7 @@ struct Walker<'a, R> {
     found: Vec<(DeliveryRow, MessageRow)>,
 }
 
-impl<R: Rows> Walker<'_, R> {
+impl<R: View> Walker<'_, R> {
     /// Looks at the next entries; answers how many, and where to go on.
     fn step(&mut self, at: Place) -> Result<(usize, Option<Place>), Error> {
         match at {
@@ -204,7 +205,7 @@ impl<R: Rows> Walker<'_, R> {
                 let seen = self.look_at_all(ids.iter().copied())?;
                 let next = match ids.get(seen) {
                     Some(id) => Place::Held(*id),
-                    None if ids.len() < CHUNK => Place::Due(Due::FIRST),
+                    None if ids.len() < CHUNK => Place::Due(Due { at: self.rows.first_due(), ..Due::FIRST }),
                     None => Place::Held(DeliveryId(ids[seen - 1].0 + 1)),
                 };
                 Ok((seen, Some(next)))

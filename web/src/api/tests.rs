@@ -229,6 +229,10 @@ impl Rows for Moment {
 }
 
 impl View for Moment {
+    fn first_due(&self) -> Timestamp {
+        Timestamp::EPOCH
+    }
+
     fn position(&self) -> Seq {
         Seq(self.lines.keys().last().copied().unwrap_or(0))
     }

@@ -55,6 +55,10 @@ impl Rows for Moment {
 }
 
 impl View for Moment {
+    fn first_due(&self) -> Timestamp {
+        Timestamp::EPOCH
+    }
+
     fn position(&self) -> Seq {
         Seq(0)
     }
